@@ -1,0 +1,62 @@
+import keras
+import tensorflow as tf
+
+
+class BeforeAdaptation(keras.metrics.Metric):
+    """The query loss and the compiled metrics without any adaptation.
+
+    What `compile(metrics=["accuracy"])` logs as `accuracy` after adaptation
+    is logged as `accuracy_before` by this.
+
+    Args:
+        compiled_metrics: What Keras made of the metrics in `compile()`, or
+            `None` where there were none.
+    """
+
+    def __init__(self, compiled_metrics, name="before_adaptation", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.loss = keras.metrics.Mean(name="loss_before")
+        self.copies = None
+        if compiled_metrics is not None:
+            # Metrics hold state, so that the same objects cannot serve.
+            self.copies = type(compiled_metrics)(
+                _copy(compiled_metrics._user_metrics),
+                _copy(compiled_metrics._user_weighted_metrics),
+                output_names=compiled_metrics.output_names,
+            )
+
+    def build(self, y, y_pred):
+        """Creates the variables, which a traced step is not able to."""
+        if self.copies is not None and not self.copies.built:
+            self.copies.build(y, y_pred)
+
+    def update_state(self, losses, y, y_pred, sample_weight=None):
+        self.loss.update_state(losses)
+        if self.copies is not None:
+            self.copies.update_state(y, y_pred, sample_weight)
+
+    def result(self):
+        results = {"loss_before": self.loss.result()}
+        if self.copies is not None:
+            for name, value in self.copies.result().items():
+                results[f"{name}_before"] = value
+        return results
+
+    @property
+    def variables(self):
+        copies = self.copies.variables if self.copies is not None else []
+        return self.loss.variables + copies
+
+    def reset_state(self):
+        self.loss.reset_state()
+        if self.copies is not None:
+            self.copies.reset_state()
+
+
+def _copy(metrics):
+    def copy(metric):
+        if isinstance(metric, keras.metrics.Metric):
+            return type(metric).from_config(metric.get_config())
+        return metric
+
+    return tf.nest.map_structure(copy, metrics)

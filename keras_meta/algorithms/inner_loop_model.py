@@ -1,0 +1,445 @@
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_meta import arguments
+from keras_meta import divergence
+from keras_meta import episode
+from keras_meta import export
+from keras_meta import inner_loop
+from keras_meta import normalization
+from keras_meta import task_mapping as task_mapping_module
+from keras_meta.algorithms.base import EpisodicModel
+from keras_meta.algorithms.before_adaptation import BeforeAdaptation
+from keras_meta.update_rules.gradient_descent import GradientDescent
+
+
+class InnerLoopModel(EpisodicModel):
+    """An episodic model that adapts its network by inner steps.
+
+    What these algorithms share: how a task is adapted and its queries are
+    answered, in prediction and in evaluation. They differ in how the outer
+    update is formed, which is their `train_step()`.
+
+    The arguments are described where they are used; see `keras_meta.MAML`.
+    """
+
+    def __init__(
+        self,
+        network,
+        inner_steps=1,
+        inner_learning_rate=None,
+        inner_loss=None,
+        evaluation_steps=None,
+        update_rule=None,
+        normalization_statistics="batch",
+        task_mapping="auto",
+        **kwargs,
+    ):
+        super().__init__(network, **kwargs)
+        arguments.check_positive_integer("inner_steps", inner_steps)
+        if evaluation_steps is None:
+            evaluation_steps = inner_steps
+        arguments.check_positive_integer("evaluation_steps", evaluation_steps)
+        arguments.check_choice(
+            "normalization_statistics",
+            normalization_statistics,
+            normalization.STATISTICS,
+        )
+        arguments.check_choice(
+            "task_mapping", task_mapping, task_mapping_module.CHOICES
+        )
+        if update_rule is not None and inner_learning_rate is not None:
+            raise ValueError(
+                "Only one of `inner_learning_rate` and `update_rule` must be "
+                f"given. Received: inner_learning_rate={inner_learning_rate} "
+                f"and update_rule={update_rule}. Give the rate to the rule."
+            )
+        if update_rule is None:
+            if inner_learning_rate is None:
+                inner_learning_rate = 0.01
+            arguments.check_positive_number(
+                "inner_learning_rate", inner_learning_rate
+            )
+            update_rule = GradientDescent(inner_learning_rate)
+        if not network.trainable_variables:
+            raise ValueError(
+                "`network` must have trainable weights, since these adapt. "
+                f"Received: network={network!r} without any. Set "
+                "`trainable = True` on the layers that shall adapt."
+            )
+        self.inner_steps = int(inner_steps)
+        self.evaluation_steps = int(evaluation_steps)
+        self.inner_loss = keras.losses.get(inner_loss)
+        self.update_rule = update_rule
+        self.update_rule.build_for(network.trainable_variables)
+        self.normalization_statistics = normalization_statistics
+        self.task_mapping = task_mapping
+
+        self.support_loss_before = keras.metrics.Mean("support_loss_before")
+        self.support_loss_after = keras.metrics.Mean("support_loss_after")
+        self.divergence = divergence.DivergenceTracker(
+            [variable.path for variable in network.trainable_variables]
+        )
+        self.before_adaptation = None
+
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+        self.before_adaptation = BeforeAdaptation(self._compile_metrics)
+
+    def compile_from_config(self, config):
+        # Keras does not compile a loaded model whose `compile()` is its own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    @property
+    def task_loss(self):
+        """The loss of the inner loop: the compiled one if none was given."""
+        loss = self.inner_loss
+        if loss is None:
+            loss = keras.losses.get(getattr(self, "loss", None))
+        if loss is None:
+            raise ValueError(
+                "The inner loop must have a loss. Received: inner_loss=None, "
+                "and a model that is not compiled with a loss. Pass "
+                "`inner_loss=` to the constructor, or call "
+                "`compile(loss=...)` first."
+            )
+        return loss
+
+    def call(self, x, training=False):
+        self._check_episode(x)
+        steps = self.inner_steps if training else self.evaluation_steps
+        weights = self._network_weights()
+
+        def answer(task):
+            adaptation = self._adapt_task(task, weights, steps, training)
+            return self._predict(task, adaptation, -1, training)
+
+        return self._map_tasks(answer, self._tasks(x, training=training))
+
+    def predictions_per_step(self, x):
+        self._check_episode(x)
+        weights = self._network_weights()
+        steps = self.evaluation_steps
+
+        def answers(task):
+            adaptation = self._adapt_task(task, weights, steps, training=False)
+            return [
+                self._predict(task, adaptation, step, training=False)
+                for step in range(steps + 1)
+            ]
+
+        return self._map_tasks(answers, self._tasks(x))
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        weights = self._network_weights()
+        steps = self.evaluation_steps
+
+        def evaluate(task):
+            adaptation = self._adapt_task(task, weights, steps, training=False)
+            return {
+                "predictions": self._predict(task, adaptation, -1, False),
+                "observations": self._observe(task, adaptation),
+                "finite": divergence.all_finite(adaptation.weights_per_step[-1]),
+                "support_loss_before": adaptation.support_losses[0],
+            }
+
+        tasks = self._tasks(x, y, sample_weight)
+        results = self._map_tasks(evaluate, tasks)
+        self._track(y, sample_weight, results, results["observations"])
+        self._track_loss(x, y, sample_weight, results, training=False)
+        return self.compute_metrics(
+            x, y, results["predictions"], sample_weight
+        )
+
+    def adapt(self, support_x, support_y, support_weight=None):
+        """Returns a copy of the network, adapted to one task.
+
+        The copy is an ordinary Keras model: `predict()`, `save()` and
+        `export()` work as always, and it needs nothing of this package.
+        It takes `evaluation_steps` inner steps. Its batch normalization
+        holds the statistics of the support set, also where this model uses
+        those of the batch at hand (`normalization_statistics="batch"`),
+        which an ordinary Keras model does not do in `predict()`.
+
+        Args:
+            support_x: Array `[support, ...]`, the examples to adapt on.
+            support_y: Array `[support, ...]`, their labels or targets.
+            support_weight: Optional array `[support]`, 0 where padded.
+
+        Returns:
+            A `keras.Model` from query inputs `[query, ...]` to predictions.
+
+        Raises:
+            ValueError: Where the support set is empty, or its parts do not
+                fit each other or the network.
+            keras_meta.DivergenceError: Where an adapted weight is not
+                finite.
+        """
+        parts = {
+            episode.SUPPORT_X: support_x,
+            episode.SUPPORT_Y: support_y,
+            episode.QUERY_X: support_x,
+        }
+        if support_weight is not None:
+            parts[episode.SUPPORT_WEIGHT] = support_weight
+        parts = tf.nest.map_structure(tf.convert_to_tensor, parts)
+        self._check_batch(tf.nest.map_structure(lambda leaf: leaf[None], parts))
+
+        adaptation = self._adapt_task(
+            parts, self._network_weights(), self.evaluation_steps, False
+        )
+        weights = adaptation.weights_per_step[-1]
+        self.divergence.reset_state()
+        self.divergence.update_state(divergence.all_finite(weights)[None])
+        self.divergence.raise_if_diverged(self._inner_loop_settings())
+
+        state = inner_loop.network_state(self.network)
+        if self.normalization_statistics != "frozen":
+            state = inner_loop.support_statistics(
+                self.network, weights, state, parts[episode.SUPPORT_X]
+            )
+        return _copy_network(self.network, parts, weights, state)
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """Writes a SavedModel that adapts inside its graph.
+
+        Its signature `adapt_and_predict` takes `support_x`, `support_y` and
+        `query_x` with any number of tasks, supports and queries, and gives
+        the predictions. It loads in plain TensorFlow, without this package.
+
+        Args:
+            filepath: String or path, the folder to write.
+            format: `"tf_saved_model"`, the only format so far.
+            **kwargs: Arguments of `keras.export.ExportArchive.write_out()`,
+                such as `verbose`.
+        """
+        arguments.check_choice("format", format, ("tf_saved_model",))
+        export.export_saved_model(self, filepath, **kwargs)
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            self.train_function = self._stopping(self.train_function)
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            super().make_test_function(force)
+            self.test_function = self._stopping(self.test_function)
+        return self.test_function
+
+    def _stopping(self, function):
+        """Wraps a step so that a diverged inner loop raises."""
+
+        def stopping_function(iterator):
+            logs = function(iterator)
+            # The loss is NaN then; only then is it worth asking for names.
+            if not np.all(np.isfinite(logs["loss"])):
+                self.divergence.raise_if_diverged(self._inner_loop_settings())
+            return logs
+
+        return stopping_function
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        # Keras calls this on symbols first, for metrics to make their state.
+        self.before_adaptation.build(y, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _inner_loop_settings(self):
+        return (
+            f"inner_steps={self.inner_steps}, "
+            f"evaluation_steps={self.evaluation_steps}, "
+            f"update_rule={type(self.update_rule).__name__}"
+            f"({self.update_rule.get_config()})"
+        )
+
+    def _network_weights(self):
+        return [
+            tf.convert_to_tensor(variable)
+            for variable in self.network.trainable_variables
+        ]
+
+    def _tasks(self, x, y=None, sample_weight=None, training=False):
+        """Returns the meta-batch as one structure, without what is absent."""
+        tasks = {**x, "y": y, "sample_weight": sample_weight}
+        tasks = {key: value for key, value in tasks.items() if value is not None}
+        count = tf.shape(tf.nest.flatten(x[episode.QUERY_X])[0])[0]
+        tasks["index"] = tf.range(count)
+        if training:
+            tasks["seeds"] = inner_loop.draw_task_seeds(self.network, count)
+        return tasks
+
+    def _map_tasks(self, function, tasks):
+        mapping = task_mapping_module.resolve(self.task_mapping, self.network)
+        return task_mapping_module.map_tasks(function, tasks, mapping)
+
+    def _adapt_task(self, task, weights, steps, training, first_order=True):
+        return inner_loop.adapt(
+            self.network,
+            weights,
+            inner_loop.network_state(self.network, task.get("seeds", ())),
+            (
+                task[episode.SUPPORT_X],
+                task[episode.SUPPORT_Y],
+                task.get(episode.SUPPORT_WEIGHT),
+            ),
+            self.task_loss,
+            self.update_rule,
+            steps,
+            first_order=first_order,
+            training=training,
+            normalization_statistics=self.normalization_statistics,
+        )
+
+    def _predict(self, task, adaptation, step, training):
+        return inner_loop.predict(
+            self.network,
+            adaptation.weights_per_step[step],
+            adaptation.state,
+            task[episode.SUPPORT_X],
+            task[episode.QUERY_X],
+            training,
+            self.normalization_statistics,
+        )
+
+    def _query_loss(self, task, predictions, weights, training):
+        """Returns the compiled loss of one task, with all that Keras adds."""
+        # A batch of one task, and not of its queries: so a loss sees what it
+        # sees in `evaluate()`. The scope is for the weights' regularizers.
+        y, predictions, sample_weight = tf.nest.map_structure(
+            lambda leaf: None if leaf is None else leaf[None],
+            (task["y"], predictions, task.get("sample_weight")),
+        )
+        variables = self.network.trainable_variables
+        with keras.StatelessScope(state_mapping=zip(variables, weights)):
+            return self.compute_loss(
+                None, y, predictions, sample_weight, training=training
+            )
+
+    def _observe(self, task, adaptation):
+        """Measures one task before adaptation, and the support set after."""
+        before = self._predict(task, adaptation, 0, training=False)
+        weights = adaptation.weights_per_step[0]
+        support_predictions, _ = inner_loop.forward(
+            self.network,
+            adaptation.weights_per_step[-1],
+            adaptation.state,
+            task[episode.SUPPORT_X],
+            training=False,
+            batch_statistics=self.normalization_statistics != "frozen",
+        )
+        return {
+            "predictions_before": before,
+            "loss_before": self._query_loss(task, before, weights, False),
+            "support_loss_after": inner_loop.mean_loss(
+                self.task_loss,
+                task[episode.SUPPORT_Y],
+                support_predictions,
+                task.get(episode.SUPPORT_WEIGHT),
+            ),
+        }
+
+    def _track(self, y, sample_weight, results, observations):
+        """Updates what is logged beside the compiled loss and metrics.
+
+        `observations` may be of the first tasks only.
+        """
+        observed = tf.shape(observations["loss_before"])[0]
+        first = lambda leaf: None if leaf is None else leaf[:observed]  # noqa: E731
+        self.before_adaptation.update_state(
+            _unscale(observations["loss_before"]),
+            tf.nest.map_structure(first, y),
+            observations["predictions_before"],
+            tf.nest.map_structure(first, sample_weight),
+        )
+        self.support_loss_before.update_state(results["support_loss_before"])
+        self.support_loss_after.update_state(observations["support_loss_after"])
+        self.divergence.update_state(results["finite"])
+
+    def _track_loss(self, x, y, sample_weight, results, training):
+        loss = self.compute_loss(
+            x, y, results["predictions"], sample_weight, training=training
+        )
+        # `_stopping()` looks at nothing else while all is well.
+        diverged = ~tf.reduce_all(results["finite"])
+        loss = tf.where(diverged, tf.constant(float("nan"), loss.dtype), loss)
+        tasks = tf.shape(results["finite"])[0]
+        self._loss_tracker.update_state(_unscale(loss), sample_weight=tasks)
+
+    def _check_episode(self, x):
+        if tf.executing_eagerly() and not _is_symbolic(x):
+            self._check_batch(x)
+        else:
+            episode.check(x, integer_labels=self.takes_integer_labels)
+        self._check_statistics(x)
+
+    def _check_batch(self, x, y=None, sample_weight=None):
+        super()._check_batch(x, y, sample_weight)
+        if self.normalization_statistics == "frozen":
+            normalization.check_frozen_statistics(self.network)
+        self._check_statistics(x)
+
+    def _check_statistics(self, x):
+        """Refuses batch statistics of a single example."""
+        used = {"frozen": [], "support": [episode.SUPPORT_X]}.get(
+            self.normalization_statistics,
+            [episode.SUPPORT_X, episode.QUERY_X],
+        )
+        if not used or not normalization.normalization_layers(self.network):
+            return
+        for key in used:
+            if tf.nest.flatten(x[key])[0].shape[1] == 1:
+                raise ValueError(
+                    "The statistics of a single example must not be used for "
+                    "batch normalization: they leave nothing of the example. "
+                    f"Received: normalization_statistics="
+                    f"{self.normalization_statistics!r} and one example in "
+                    f"`{key}`. For single queries use "
+                    "normalization_statistics='support'."
+                )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "inner_steps": self.inner_steps,
+            "inner_loss": keras.losses.serialize(self.inner_loss),
+            "evaluation_steps": self.evaluation_steps,
+            "update_rule": keras.saving.serialize_keras_object(
+                self.update_rule
+            ),
+            "normalization_statistics": self.normalization_statistics,
+            "task_mapping": self.task_mapping,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["update_rule"] = keras.saving.deserialize_keras_object(
+            config["update_rule"]
+        )
+        config["inner_loss"] = keras.losses.deserialize(config["inner_loss"])
+        return super().from_config(config)
+
+
+def _copy_network(network, example, weights, state):
+    copy = keras.models.clone_model(network)
+    if not copy.built:
+        copy(example[episode.SUPPORT_X])
+    variables = copy.trainable_variables + copy.non_trainable_variables
+    for variable, value in zip(variables, list(weights) + list(state)):
+        variable.assign(value)
+    return copy
+
+
+def _is_symbolic(x):
+    leaves = tf.nest.flatten(x)
+    return any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
+
+
+def _unscale(loss):
+    """Undoes Keras's division of a loss by the replicas of a strategy."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return loss * replicas if replicas > 1 else loss

@@ -1,0 +1,30 @@
+import numbers
+
+
+def check_positive_integer(name, value, advice=""):
+    """Raises a `ValueError` where `value` is not an integer of 1 or more."""
+    is_integer = isinstance(value, numbers.Integral)
+    if not is_integer or isinstance(value, bool) or value < 1:
+        raise ValueError(
+            f"`{name}` must be an integer of 1 or more. "
+            f"Received: {name}={value!r}. {advice}".rstrip()
+        )
+
+
+def check_positive_number(name, value, advice=""):
+    """Raises a `ValueError` where `value` is not a finite number above 0."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < float("inf"):
+        raise ValueError(
+            f"`{name}` must be a finite number above 0. "
+            f"Received: {name}={value!r}. {advice}".rstrip()
+        )
+
+
+def check_choice(name, value, choices):
+    """Raises a `ValueError` where `value` is not one of `choices`."""
+    if value not in choices:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, choices))}. "
+            f"Received: {name}={value!r}."
+        )

@@ -1,0 +1,11 @@
+from keras_meta.episodes.arrays import from_arrays
+from keras_meta.episodes.class_split import class_split
+from keras_meta.episodes.regression import harmonics
+from keras_meta.episodes.regression import sinusoids
+
+__all__ = [
+    "class_split",
+    "from_arrays",
+    "harmonics",
+    "sinusoids",
+]

@@ -1,0 +1,265 @@
+"""The inner loop: from a support set to adapted weights. It exists once.
+
+Everything here is a pure function of tensors. The network lends its layers;
+its variables are neither read nor written, so that one network serves any
+number of tasks side by side, and gradients flow through the whole loop.
+"""
+
+import collections
+
+import keras
+import tensorflow as tf
+
+from keras_meta import normalization
+
+Adaptation = collections.namedtuple(
+    "Adaptation", ["weights_per_step", "support_losses", "state"]
+)
+
+
+def forward(network, weights, state, x, training, batch_statistics):
+    """Runs `network` on `x` with the given weights instead of its own.
+
+    Args:
+        network: A built `keras.Model`.
+        weights: List of tensors, for `network.trainable_variables`.
+        state: List of tensors, for `network.non_trainable_variables`: the
+            statistics of batch normalization, the seeds of dropout.
+        x: Input of the network, with a leading axis of examples.
+        training: Boolean. Whether dropout and its like are on.
+        batch_statistics: Boolean. Whether batch normalization uses the
+            statistics of `x` (and returns just them in the state), or those
+            in `state`.
+
+    Returns:
+        A tuple `(predictions, state)`, the state after the call.
+    """
+    variables = network.trainable_variables + network.non_trainable_variables
+    scope = keras.StatelessScope(
+        state_mapping=zip(variables, list(weights) + list(state))
+    )
+    # `network()` rather than `network.stateless_call()`: the latter passes
+    # `training` only to the outermost `call()`, which a subclassed model
+    # need not take, and then its dropout would stay off.
+    with normalization.batch_statistics(network, batch_statistics), scope:
+        predictions = network(x, training=training)
+    new_state = [
+        scope.get_current_value(variable)
+        for variable in network.non_trainable_variables
+    ]
+    return predictions, new_state
+
+
+def mean_loss(loss, y, predictions, weight=None):
+    """Returns the weighted mean of a loss over the examples of one task.
+
+    Args:
+        loss: A `keras.losses.Loss`, or a function `(y_true, y_pred)` of one
+            value per example.
+        y: Labels or targets `[examples, ...]`, or a nested structure of
+            such for a network of several outputs, whose losses are added.
+        predictions: What the network answered, of the same structure.
+        weight: Optional tensor `[examples]`, 0 where padded.
+
+    Returns:
+        A scalar tensor.
+    """
+    # `Loss.call()` and not `Loss()`: the latter also scales by the replicas
+    # of a `tf.distribute` strategy, among which no task is ever divided.
+    values_of = loss.call if isinstance(loss, keras.losses.Loss) else loss
+    predictions = tf.nest.flatten(predictions)
+    means = []
+    for labels, output in zip(tf.nest.flatten(y), predictions):
+        values = tf.convert_to_tensor(values_of(labels, output))
+        if values.shape.rank == 0:
+            raise ValueError(
+                "The inner loss must return a value per example. Received: "
+                f"inner_loss={loss}, which returns one scalar for the whole "
+                "batch. Return the losses of the examples, shape "
+                "[examples], and leave the mean to the inner loop."
+            )
+        # What is left beside the examples (time steps, say) counts equally.
+        values = tf.reduce_mean(values, axis=list(range(1, values.shape.rank)))
+        if weight is None:
+            means.append(tf.reduce_mean(values))
+        else:
+            weight = tf.cast(weight, values.dtype)
+            total = tf.reduce_sum(values * weight)
+            means.append(tf.math.divide_no_nan(total, tf.reduce_sum(weight)))
+    return tf.add_n(means)
+
+
+def adapt(
+    network,
+    weights,
+    state,
+    support,
+    loss,
+    update_rule,
+    steps,
+    first_order=False,
+    training=False,
+    normalization_statistics="batch",
+):
+    """Adapts weights to the support set of one task.
+
+    Args:
+        network: A built `keras.Model`.
+        weights: List of tensors, for `network.trainable_variables`: where
+            the adaptation starts.
+        state: List of tensors, for `network.non_trainable_variables`.
+        support: A tuple `(x, y, weight)` of one task's support set. `weight`
+            is `None` or `[support]`, 0 where padded.
+        loss: The inner loss; see `mean_loss()`.
+        update_rule: A `keras_meta.update_rules.UpdateRule`.
+        steps: Integer, the number of inner steps.
+        first_order: Boolean. Whether the gradients of the inner steps count
+            as constants in the outer gradient.
+        training: Boolean. Whether dropout and its like are on.
+        normalization_statistics: One of `"batch"`, `"support"`, `"frozen"`;
+            see `keras_meta.MAML`.
+
+    Returns:
+        An `Adaptation`: `weights_per_step`, a list of `steps + 1` lists of
+        tensors, the weights before the first and after each step;
+        `support_losses`, the list of the losses before each of the `steps`
+        steps; and `state`, the state after the last step.
+    """
+    x, y, weight = support
+    batch_statistics = normalization_statistics != "frozen"
+    weights_per_step = [list(weights)]
+    support_losses = []
+    rule_state = update_rule.initial_state(weights)
+    for step in range(steps):
+        with tf.GradientTape() as inner_tape:
+            inner_tape.watch(weights)
+            predictions, state = forward(
+                network, weights, state, x, training, batch_statistics
+            )
+            support_loss = mean_loss(loss, y, predictions, weight)
+        gradients = inner_tape.gradient(
+            support_loss, weights, unconnected_gradients="zero"
+        )
+        # An embedding, and a map over a single task, give slices instead.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        if first_order:
+            gradients = [tf.stop_gradient(gradient) for gradient in gradients]
+        weights, rule_state = update_rule.call(
+            weights, gradients, rule_state, step
+        )
+        weights_per_step.append(list(weights))
+        support_losses.append(support_loss)
+    return Adaptation(weights_per_step, support_losses, state)
+
+
+def predict(
+    network,
+    weights,
+    state,
+    support_x,
+    query_x,
+    training=False,
+    normalization_statistics="batch",
+):
+    """Answers the queries of one task with the given weights.
+
+    Args:
+        network: A built `keras.Model`.
+        weights: List of tensors, for `network.trainable_variables`.
+        state: List of tensors, for `network.non_trainable_variables`.
+        support_x: Inputs of the task's support set, `[support, ...]`.
+        query_x: Inputs of the task's queries, `[query, ...]`.
+        training: Boolean. Whether dropout and its like are on.
+        normalization_statistics: One of `"batch"`, `"support"`, `"frozen"`;
+            see `keras_meta.MAML`.
+
+    Returns:
+        The predictions, `[query, ...]`.
+    """
+    if normalization_statistics == "support":
+        state = support_statistics(network, weights, state, support_x)
+    predictions, _ = forward(
+        network,
+        weights,
+        state,
+        query_x,
+        training,
+        batch_statistics=normalization_statistics == "batch",
+    )
+    return predictions
+
+
+def support_statistics(network, weights, state, support_x):
+    """Returns `state` with batch normalization's statistics of a support set.
+
+    Args:
+        network: A built `keras.Model`.
+        weights: List of tensors, for `network.trainable_variables`.
+        state: List of tensors, for `network.non_trainable_variables`.
+        support_x: Inputs of the support set, `[support, ...]`.
+
+    Returns:
+        List of tensors, for `network.non_trainable_variables`.
+    """
+    if not normalization.normalization_layers(network):
+        return state
+    _, state = forward(
+        network, weights, state, support_x, training=False, batch_statistics=True
+    )
+    return state
+
+
+def seed_variables(network):
+    """Returns the states of the random generators of `network`, as a list."""
+    return [
+        variable
+        for variable in network.non_trainable_variables
+        if variable.name == "seed_generator_state"
+    ]
+
+
+def draw_task_seeds(network, tasks):
+    """Draws a seed for every random generator and task, and moves on.
+
+    Args:
+        network: A built `keras.Model`.
+        tasks: Integer tensor, the number of tasks.
+
+    Returns:
+        A list of tensors `[tasks, 2]`, one for each of `seed_variables()`.
+    """
+    seeds = []
+    for variable in seed_variables(network):
+        state = tf.convert_to_tensor(variable)
+        seeds.append(
+            tf.random.stateless_uniform(
+                [tasks, 2],
+                seed=tf.cast(state, tf.int64),
+                minval=None,
+                maxval=None,
+                dtype=state.dtype,
+            )
+        )
+        variable.assign(state + 1)
+    return seeds
+
+
+def network_state(network, seeds=()):
+    """Returns the tensors of `network.non_trainable_variables` for one task.
+
+    Args:
+        network: A built `keras.Model`.
+        seeds: One task's part of `draw_task_seeds()`; empty where nothing
+            random runs.
+
+    Returns:
+        List of tensors.
+    """
+    seed_of = {
+        id(variable): seed
+        for variable, seed in zip(seed_variables(network), seeds)
+    }
+    return [
+        seed_of.get(id(variable), tf.convert_to_tensor(variable))
+        for variable in network.non_trainable_variables
+    ]

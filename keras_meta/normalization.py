@@ -1,0 +1,71 @@
+"""Which statistics batch normalization uses inside an episode.
+
+Whether a network is trained (so that dropout is on) and which statistics its
+batch normalization uses are two questions. Keras answers both with the one
+argument `training`; here they are taken apart.
+"""
+
+import contextlib
+
+import keras
+import numpy as np
+
+STATISTICS = ("batch", "support", "frozen")
+
+
+def normalization_layers(network):
+    """Returns the batch normalization layers of `network`, as a list."""
+    return [
+        layer
+        for layer in network._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+
+
+@contextlib.contextmanager
+def batch_statistics(network, enabled):
+    """Sets what batch normalization does, whatever `training` says.
+
+    Where `enabled`, every layer normalizes with the statistics of the batch
+    at hand and writes just these to its moving statistics, undamped, so that
+    a caller in a `keras.StatelessScope` can read off what was used. Where
+    not, every layer normalizes with its moving statistics and leaves them.
+    """
+    layers = normalization_layers(network)
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        # `object` sets it past Keras's tracking of attributes. `__call__`
+        # looks `call` up on the layer, in every kind of model.
+        object.__setattr__(layer, "call", _call_with(layer, enabled))
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta):
+            object.__delattr__(layer, "call")
+            layer.momentum = momentum
+
+
+def _call_with(layer, training):
+    def call(inputs, mask=None, **kwargs):
+        kwargs["training"] = training
+        return type(layer).call(layer, inputs, mask=mask, **kwargs)
+
+    return call
+
+
+def check_frozen_statistics(network):
+    """Raises a `ValueError` where the moving statistics were never trained."""
+    for layer in normalization_layers(network):
+        mean = keras.ops.convert_to_numpy(layer.moving_mean)
+        variance = keras.ops.convert_to_numpy(layer.moving_variance)
+        if np.all(mean == 0.0) and np.all(variance == 1.0):
+            raise ValueError(
+                "With `normalization_statistics='frozen'` the network must "
+                "come with trained moving statistics: they do not move in an "
+                "episode, so that an untrained network stays at chance. "
+                f"Received: a network whose layer {layer.name!r} has its "
+                "initial statistics (mean 0, variance 1). Load a pretrained "
+                "network, or use normalization_statistics='batch' or "
+                "'support'."
+            )

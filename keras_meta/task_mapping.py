@@ -1,0 +1,81 @@
+"""How the tasks of a meta-batch are run: side by side, or one by one."""
+
+import keras
+import tensorflow as tf
+
+CHOICES = ("auto", "vectorized", "sequential")
+
+# Layers whose per-task weights `tf.vectorized_map` turns into one batched
+# matrix product, or that have no weights and work element by element.
+_VECTORIZED_LAYERS = (
+    keras.layers.Activation,
+    keras.layers.Dense,
+    keras.layers.ELU,
+    keras.layers.Flatten,
+    keras.layers.InputLayer,
+    keras.layers.LayerNormalization,
+    keras.layers.LeakyReLU,
+    keras.layers.ReLU,
+    keras.layers.Rescaling,
+    keras.layers.Reshape,
+    keras.layers.Softmax,
+)
+
+
+def resolve(mapping, network):
+    """Turns `"auto"` into what is faster for `network`.
+
+    Networks of dense layers run vectorized: 25 small tasks then cost little
+    more than one. A convolution with weights of its own for every task has
+    no such form and would fall back to a slow loop; it runs sequentially.
+
+    Args:
+        mapping: One of `"auto"`, `"vectorized"`, `"sequential"`.
+        network: A `keras.Model`.
+
+    Returns:
+        `"vectorized"` or `"sequential"`.
+    """
+    if mapping != "auto":
+        return mapping
+    for layer in network._flatten_layers():
+        is_model = isinstance(layer, keras.Model)
+        if not is_model and not isinstance(layer, _VECTORIZED_LAYERS):
+            return "sequential"
+    return "vectorized"
+
+
+def map_tasks(function, tasks, mapping):
+    """Applies `function` to every task of a meta-batch.
+
+    Args:
+        function: Takes the nested structure of one task and returns a nested
+            structure of tensors.
+        tasks: Nested structure of tensors with a leading axis of tasks.
+        mapping: `"vectorized"` or `"sequential"`.
+
+    Returns:
+        What `function` returned, stacked along a leading axis of tasks.
+    """
+    if mapping == "vectorized":
+        return tf.vectorized_map(function, tasks)
+    if tf.executing_eagerly():
+        # A Python loop, so that a debugger can step through.
+        count = tf.nest.flatten(tasks)[0].shape[0]
+        results = [
+            function(tf.nest.map_structure(lambda leaf: leaf[index], tasks))
+            for index in range(count)
+        ]
+        return tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *results)
+    # `tf.map_fn` wants to know what the function returns before it runs it.
+    # Traced once, the function tells, and is then what is mapped.
+    function = tf.function(function, autograph=False)
+    one_task = tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec(leaf.shape[1:], leaf.dtype), tasks
+    )
+    traced = function.get_concrete_function(one_task)
+    signature = tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype),
+        traced.structured_outputs,
+    )
+    return tf.map_fn(function, tasks, fn_output_signature=signature)

@@ -1,0 +1,42 @@
+import keras
+
+from keras_meta import arguments
+from keras_meta.update_rules.base import UpdateRule
+
+
+@keras.saving.register_keras_serializable(package="keras_meta")
+class GradientDescent(UpdateRule):
+    """Inner steps of plain gradient descent: `weight - rate * gradient`.
+
+    Args:
+        learning_rate: Float above 0, the rate of every inner step. Defaults
+            to `0.01`.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Example:
+
+    ```python
+    rule = keras_meta.update_rules.GradientDescent(learning_rate=0.1)
+    maml = keras_meta.MAML(
+        keras_meta.backbones.mlp(), inner_loss="mse", update_rule=rule
+    )
+    ```
+
+    Reference:
+        - [Finn et al., 2017](https://arxiv.org/abs/1703.03400)
+    """
+
+    def __init__(self, learning_rate=0.01, **kwargs):
+        super().__init__(**kwargs)
+        arguments.check_positive_number("learning_rate", learning_rate)
+        self.learning_rate = float(learning_rate)
+
+    def call(self, weights, gradients, state, step):
+        new_weights = [
+            weight - self.learning_rate * gradient
+            for weight, gradient in zip(weights, gradients)
+        ]
+        return new_weights, state
+
+    def get_config(self):
+        return {**super().get_config(), "learning_rate": self.learning_rate}
