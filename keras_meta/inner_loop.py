@@ -41,7 +41,11 @@ def forward(network, weights, state, x, training, batch_statistics):
     # `network()` rather than `network.stateless_call()`: the latter passes
     # `training` only to the outermost `call()`, which a subclassed model
     # need not take, and then its dropout would stay off.
-    with normalization.batch_statistics(network, batch_statistics), scope:
+    with (
+        normalization.exact_second_order(),
+        normalization.batch_statistics(network, batch_statistics),
+        scope,
+    ):
         predictions = network(x, training=training)
     new_state = [
         scope.get_current_value(variable)

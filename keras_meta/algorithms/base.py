@@ -94,6 +94,9 @@ class EpisodicModel(keras.Model):
 
     def fit(self, x=None, y=None, *args, **kwargs):
         self._check_data(x, y, kwargs.get("steps_per_epoch"))
+        if isinstance(x, tf.data.Dataset):
+            # Keras would warn that it does not shuffle a data set.
+            kwargs.setdefault("shuffle", False)
         validation = kwargs.get("validation_data")
         if validation is not None:
             validation_x, validation_y, _ = (

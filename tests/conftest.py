@@ -1,0 +1,23 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Makes every test independent of those before it."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def float64():
+    """Runs a test in double precision."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
