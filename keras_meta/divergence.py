@@ -42,7 +42,7 @@ class DivergenceTracker(keras.metrics.Metric):
         Args:
             inner_loop_settings: String, the settings to report.
         """
-        counts = keras.ops.convert_to_numpy(self.counts)
+        counts = self.counts.numpy()
         names = [
             f"{name} (in {int(count)} tasks)"
             for name, count in zip(self.weight_names, counts)

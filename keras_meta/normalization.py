@@ -81,8 +81,8 @@ def _call_with(layer, training):
 def check_frozen_statistics(network):
     """Raises a `ValueError` where the moving statistics were never trained."""
     for layer in normalization_layers(network):
-        mean = keras.ops.convert_to_numpy(layer.moving_mean)
-        variance = keras.ops.convert_to_numpy(layer.moving_variance)
+        mean = layer.moving_mean.numpy()
+        variance = layer.moving_variance.numpy()
         if np.all(mean == 0.0) and np.all(variance == 1.0):
             raise ValueError(
                 "With `normalization_statistics='frozen'` the network must "

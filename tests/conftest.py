@@ -5,6 +5,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 
+pytest.register_assert_rewrite("tests.algorithms.contract")
+
 
 @pytest.fixture(autouse=True)
 def seeded():

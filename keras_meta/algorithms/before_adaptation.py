@@ -8,14 +8,23 @@ class BeforeAdaptation(keras.metrics.Metric):
     What `compile(metrics=["accuracy"])` logs as `accuracy` after adaptation
     is logged as `accuracy_before` by this.
 
-    Args:
-        compiled_metrics: What Keras made of the metrics in `compile()`, or
-            `None` where there were none.
+    It is there before `compile()` is, since a model keeps every metric that
+    was ever set on it.
     """
 
-    def __init__(self, compiled_metrics, name="before_adaptation", **kwargs):
+    def __init__(self, name="before_adaptation", **kwargs):
         super().__init__(name=name, **kwargs)
         self.loss = keras.metrics.Mean(name="loss_before")
+        self.copies = None
+
+    def follow(self, compiled_metrics):
+        """Copies the metrics of `compile()`.
+
+        Args:
+            compiled_metrics: What Keras made of them, or `None` where there
+                were none.
+        """
+        self.loss.reset_state()
         self.copies = None
         if compiled_metrics is not None:
             # Metrics hold state, so that the same objects cannot serve.
@@ -37,7 +46,7 @@ class BeforeAdaptation(keras.metrics.Metric):
 
     def result(self):
         results = {"loss_before": self.loss.result()}
-        if self.copies is not None:
+        if self.copies is not None and self.copies.built:
             for name, value in self.copies.result().items():
                 results[f"{name}_before"] = value
         return results

@@ -81,11 +81,12 @@ class InnerLoopModel(EpisodicModel):
         self.divergence = divergence.DivergenceTracker(
             [variable.path for variable in network.trainable_variables]
         )
-        self.before_adaptation = None
+        self.before_adaptation = BeforeAdaptation()
 
     def compile(self, *args, **kwargs):
         super().compile(*args, **kwargs)
-        self.before_adaptation = BeforeAdaptation(self._compile_metrics)
+        _check_reduction(self.loss)
+        self.before_adaptation.follow(self._compile_metrics)
 
     def compile_from_config(self, config):
         # Keras does not compile a loaded model whose `compile()` is its own.
@@ -249,12 +250,16 @@ class InnerLoopModel(EpisodicModel):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _inner_loop_settings(self):
-        return (
-            f"inner_steps={self.inner_steps}, "
-            f"evaluation_steps={self.evaluation_steps}, "
-            f"update_rule={type(self.update_rule).__name__}"
-            f"({self.update_rule.get_config()})"
+        own = set(self.update_rule.get_config()) - set(
+            keras.layers.Layer.get_config(self.update_rule)
         )
+        settings = {
+            "inner_steps": self.inner_steps,
+            "evaluation_steps": self.evaluation_steps,
+            "update_rule": type(self.update_rule).__name__,
+            **{name: self.update_rule.get_config()[name] for name in own},
+        }
+        return ", ".join(f"{name}={value}" for name, value in settings.items())
 
     def _network_weights(self):
         return [
@@ -432,6 +437,18 @@ def _copy_network(network, example, weights, state):
     for variable, value in zip(variables, list(weights) + list(state)):
         variable.assign(value)
     return copy
+
+
+def _check_reduction(losses):
+    # The outer gradient is the mean over tasks of each one's own.
+    for loss in tf.nest.flatten(losses):
+        reduction = getattr(loss, "reduction", "mean")
+        if reduction not in ("mean", "sum_over_batch_size"):
+            raise ValueError(
+                "The loss must be a mean over the queries, with `reduction` "
+                "'sum_over_batch_size'. Received: a loss with reduction="
+                f"{reduction!r}. Scale the learning rate instead."
+            )
 
 
 def _is_symbolic(x):

@@ -1,0 +1,80 @@
+import keras
+import numpy as np
+
+from keras_meta import episode
+from keras_meta.visualization.figures import new_figure
+
+
+def plot_regression(model, episodes, tasks=3, steps=(0, 1)):
+    """Draws fits of one-dimensional regression tasks as a model adapts.
+
+    Args:
+        model: A `keras_meta.EpisodicModel` for inputs and targets of size 1.
+        episodes: A `tf.data.Dataset` of such episodes; the first ones are
+            drawn. Many queries make smooth curves.
+        tasks: Integer, how many tasks to draw. Defaults to `3`.
+        steps: Sequence of integers, after which numbers of inner steps the
+            fit is drawn. Defaults to `(0, 1)`: before and after the first.
+
+    Returns:
+        A `matplotlib.figure.Figure`; `figure.savefig(path)` writes it.
+
+    Raises:
+        ValueError: Where the model takes fewer inner steps than are asked
+            for.
+
+    Example:
+
+    ```python
+    model = keras_meta.MAML(keras_meta.backbones.mlp(), inner_loss="mse")
+    episodes = keras_meta.episodes.sinusoids(queries=100, episodes=3)
+    figure = keras_meta.visualization.plot_regression(model, episodes)
+    figure.savefig("fits.png")
+    ```
+    """
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(next(iter(episodes)))
+    fits = model.predictions_per_step(x)
+    if max(steps) >= len(fits):
+        raise ValueError(
+            "`steps` must not exceed the inner steps that the model takes. "
+            f"Received: steps={tuple(steps)}, but the model takes "
+            f"{len(fits) - 1}. Raise `evaluation_steps`."
+        )
+    tasks = min(tasks, len(y))
+    figure = new_figure(4.0 * tasks, 3.4)
+    axes = figure.subplots(1, tasks, squeeze=False)[0]
+    for task, axis in enumerate(axes):
+        query_x = np.ravel(x[episode.QUERY_X][task])
+        order = np.argsort(query_x)
+        axis.plot(
+            query_x[order],
+            np.ravel(y[task])[order],
+            color="0.7",
+            linewidth=4,
+            label="truth",
+        )
+        for position, step in enumerate(steps):
+            # From light to dark as the model adapts, dashed before.
+            shade = (position + 1) / len(steps)
+            axis.plot(
+                query_x[order],
+                np.ravel(fits[step][task])[order],
+                color=(0.55 - 0.5 * shade, 0.65 - 0.4 * shade, 0.9),
+                linestyle="-" if step else "--",
+                label=f"after {step} step{'s' * (step != 1)}"
+                if step
+                else "before adapting",
+            )
+        axis.plot(
+            np.ravel(x[episode.SUPPORT_X][task]),
+            np.ravel(x[episode.SUPPORT_Y][task]),
+            "o",
+            color="tab:red",
+            markersize=5,
+            label="support",
+        )
+        axis.set_title(f"Task {task + 1}")
+        axis.set_xlabel("x")
+    axes[0].set_ylabel("y")
+    axes[0].legend(fontsize=8, loc="best")
+    return figure
