@@ -21,7 +21,7 @@ import keras_meta
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--output", default="demo_output", type=pathlib.Path)
 parser.add_argument("--sinusoid-steps", default=4000, type=int)
-parser.add_argument("--glyph-steps", default=500, type=int)
+parser.add_argument("--glyph-steps", default=400, type=int)
 parser.add_argument("--test-episodes", default=400, type=int)
 arguments = parser.parse_args()
 
@@ -72,13 +72,14 @@ for step in (0, 1, 10):
 
 Characters drawn from the fonts that come with matplotlib: each class is a
 character, each group a script. Classes of whole scripts are kept back, so
-that the test shows letters of alphabets that were never trained on.
+that the test shows letters of alphabets that were never trained on. (The
+settings below were chosen on a third part, which is left alone here.)
 """
 
 heading("2. MAML on glyphs, 5-way 1-shot")
 glyphs = keras_meta.episodes.glyphs()
-train_classes, test_classes = keras_meta.episodes.class_split(
-    glyphs.labels, fractions=(0.75, 0.25), groups=glyphs.scripts
+train_classes, _, test_classes = keras_meta.episodes.class_split(
+    glyphs.labels, fractions=(0.65, 0.1, 0.25), groups=glyphs.scripts
 )
 test_scripts = sorted({glyphs.scripts[number] for number in test_classes})
 print(
@@ -112,7 +113,7 @@ glyph_model = keras_meta.MAML(
     evaluation_steps=3,
 )
 glyph_model.compile(
-    optimizer=keras.optimizers.Adam(0.002),
+    optimizer=keras.optimizers.Adam(0.005),
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     metrics=["accuracy"],
 )
@@ -160,13 +161,15 @@ Fits of unseen waves before and after adapting, and one episode of glyphs.
 """
 
 heading("4. A picture")
-pictures = [
-    keras_meta.visualization.plot_regression(
-        sinusoid_model, unseen_waves, tasks=3, steps=(0, 1, 10)
-    ),
-    keras_meta.visualization.plot_episode(glyph_model, test_episodes),
-]
-print("drawn")
+figure = Figure(figsize=(13, 9.5), layout="constrained")
+top, bottom = figure.subfigures(2, 1, height_ratios=(3.4, 5.6), hspace=0.05)
+keras_meta.visualization.plot_regression(
+    sinusoid_model, unseen_waves, tasks=3, steps=(0, 1, 10), figure=top
+)
+keras_meta.visualization.plot_episode(glyph_model, test_episodes, figure=bottom)
+picture_path = output / "quickstart.png"
+figure.savefig(picture_path, dpi=110)
+print("done")
 
 """
 ## Saved, loaded, the same
@@ -188,3 +191,7 @@ difference = np.max(
 print(f"largest difference of a prediction after loading: {difference}")
 if difference:
     raise SystemExit("The loaded model must predict the same.")
+
+heading("Done")
+print(f"picture: {picture_path.resolve()}")
+print(f"model:   {model_path.resolve()}")

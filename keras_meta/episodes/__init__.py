@@ -1,11 +1,13 @@
 from keras_meta.episodes.arrays import from_arrays
 from keras_meta.episodes.class_split import class_split
+from keras_meta.episodes.glyphs import glyphs
 from keras_meta.episodes.regression import harmonics
 from keras_meta.episodes.regression import sinusoids
 
 __all__ = [
     "class_split",
     "from_arrays",
+    "glyphs",
     "harmonics",
     "sinusoids",
 ]

@@ -2,10 +2,10 @@ import keras
 import numpy as np
 
 from keras_meta import episode
-from keras_meta.visualization.figures import new_figure
+from keras_meta.visualization.figures import figure_for
 
 
-def plot_episode(model, episodes, task=0, queries=8):
+def plot_episode(model, episodes, task=0, queries=8, figure=None):
     """Draws an image classification episode, and what a model answers.
 
     A row for each way: its support images, then queries of that class, in a
@@ -20,6 +20,8 @@ def plot_episode(model, episodes, task=0, queries=8):
         task: Integer, which episode of the meta-batch. Defaults to `0`.
         queries: Integer, how many queries of each class to draw at most.
             Defaults to `8`.
+        figure: Optional `matplotlib.figure.Figure` or `SubFigure` to draw
+            in. `None` (the default) makes one.
 
     Returns:
         A `matplotlib.figure.Figure`; `figure.savefig(path)` writes it.
@@ -40,7 +42,7 @@ def plot_episode(model, episodes, task=0, queries=8):
     queries = min(queries, max(int(np.sum(query_y == way)) for way in ways))
 
     columns = shots + queries + 1
-    figure = new_figure(0.8 * columns, 0.95 * len(ways) + 0.6)
+    figure = figure_for(figure, 0.8 * columns, 0.95 * len(ways) + 0.6)
     axes = figure.subplots(len(ways), columns, squeeze=False)
     for axis in np.ravel(axes):
         axis.axis("off")

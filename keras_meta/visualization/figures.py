@@ -1,18 +1,23 @@
-def new_figure(width, height):
-    """Returns an empty matplotlib figure that no window will ever show.
+def figure_for(figure, width, height):
+    """Returns what to draw in: `figure`, or a new one if that is `None`.
+
+    A new one belongs to no window and to no global state of matplotlib.
 
     Args:
-        width: Float, in inches.
-        height: Float, in inches.
+        figure: A `matplotlib.figure.Figure` or `SubFigure`, or `None`.
+        width: Float, of a new one, in inches.
+        height: Float, of a new one, in inches.
 
     Returns:
-        A `matplotlib.figure.Figure`, with `savefig()`.
+        A `matplotlib.figure.Figure` or `SubFigure`.
     """
+    if figure is not None:
+        return figure
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "Pictures need matplotlib. Install it with `pip install "
-            "'keras-meta[visualization]'`."
+            "Pictures need matplotlib. Install it with "
+            "`pip install 'keras-meta[visualization]'`."
         ) from error
     return Figure(figsize=(width, height), layout="constrained")

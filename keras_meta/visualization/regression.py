@@ -2,10 +2,10 @@ import keras
 import numpy as np
 
 from keras_meta import episode
-from keras_meta.visualization.figures import new_figure
+from keras_meta.visualization.figures import figure_for
 
 
-def plot_regression(model, episodes, tasks=3, steps=(0, 1)):
+def plot_regression(model, episodes, tasks=3, steps=(0, 1), figure=None):
     """Draws fits of one-dimensional regression tasks as a model adapts.
 
     Args:
@@ -15,6 +15,8 @@ def plot_regression(model, episodes, tasks=3, steps=(0, 1)):
         tasks: Integer, how many tasks to draw. Defaults to `3`.
         steps: Sequence of integers, after which numbers of inner steps the
             fit is drawn. Defaults to `(0, 1)`: before and after the first.
+        figure: Optional `matplotlib.figure.Figure` or `SubFigure` to draw
+            in. `None` (the default) makes one.
 
     Returns:
         A `matplotlib.figure.Figure`; `figure.savefig(path)` writes it.
@@ -41,8 +43,10 @@ def plot_regression(model, episodes, tasks=3, steps=(0, 1)):
             f"{len(fits) - 1}. Raise `evaluation_steps`."
         )
     tasks = min(tasks, len(y))
-    figure = new_figure(4.0 * tasks, 3.4)
+    figure = figure_for(figure, 4.0 * tasks, 3.4)
     axes = figure.subplots(1, tasks, squeeze=False)[0]
+    colours = [f"C{number}" for number in (9, 1, 0, 2, 4, 5, 6, 8)]
+    colours = colours[: len(steps)] + ["C0"] * (len(steps) - len(colours))
     for task, axis in enumerate(axes):
         query_x = np.ravel(x[episode.QUERY_X][task])
         order = np.argsort(query_x)
@@ -53,13 +57,11 @@ def plot_regression(model, episodes, tasks=3, steps=(0, 1)):
             linewidth=4,
             label="truth",
         )
-        for position, step in enumerate(steps):
-            # From light to dark as the model adapts, dashed before.
-            shade = (position + 1) / len(steps)
+        for step, colour in zip(steps, colours):
             axis.plot(
                 query_x[order],
                 np.ravel(fits[step][task])[order],
-                color=(0.55 - 0.5 * shade, 0.65 - 0.4 * shade, 0.9),
+                color=colour,
                 linestyle="-" if step else "--",
                 label=f"after {step} step{'s' * (step != 1)}"
                 if step
