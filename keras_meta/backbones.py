@@ -48,9 +48,7 @@ def conv4(
         - [Finn et al., 2017](https://arxiv.org/abs/1703.03400)
     """
     arguments.check_positive_integer("filters", filters)
-    arguments.check_choice(
-        "downsampling", downsampling, ("pooling", "strides")
-    )
+    arguments.check_choice("downsampling", downsampling, ("pooling", "strides"))
     if len(input_shape) != 3:
         raise ValueError(
             "`input_shape` must be `(height, width, channels)`. Received: "
@@ -59,9 +57,7 @@ def conv4(
     strides = 2 if downsampling == "strides" else 1
     x = inputs = keras.Input(input_shape)
     for _ in range(4):
-        x = keras.layers.Conv2D(
-            filters, 3, strides=strides, padding="same"
-        )(x)
+        x = keras.layers.Conv2D(filters, 3, strides=strides, padding="same")(x)
         x = keras.layers.BatchNormalization()(x)
         x = keras.layers.ReLU()(x)
         if downsampling == "pooling":

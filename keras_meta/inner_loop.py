@@ -208,7 +208,12 @@ def support_statistics(network, weights, state, support_x):
     if not normalization.normalization_layers(network):
         return state
     _, state = forward(
-        network, weights, state, support_x, training=False, batch_statistics=True
+        network,
+        weights,
+        state,
+        support_x,
+        training=False,
+        batch_statistics=True,
     )
     return state
 

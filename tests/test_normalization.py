@@ -121,7 +121,9 @@ def compiled(statistics, **arguments):
 def test_batch_statistics_of_a_single_query_are_refused():
     x, y = episodes(queries=1)
     for call in (lambda m: m.fit(x, y), lambda m: m(x), lambda m: m.predict(x)):
-        with pytest.raises(ValueError, match="single example.*'query_x'|`query_x`"):
+        with pytest.raises(
+            ValueError, match="single example.*'query_x'|`query_x`"
+        ):
             call(compiled("batch"))
     assert compiled("support")(x).shape == (1, 1, 3)
 
@@ -129,7 +131,9 @@ def test_batch_statistics_of_a_single_query_are_refused():
 def test_frozen_statistics_that_were_never_trained_are_refused():
     x, y = episodes(queries=4)
     model = compiled("frozen")
-    with pytest.raises(ValueError, match="trained moving statistics.*'normaliz"):
+    with pytest.raises(
+        ValueError, match="trained moving statistics.*'normaliz"
+    ):
         model.fit(x, y, verbose=0)
     with pytest.raises(ValueError, match="trained moving statistics"):
         model.adapt(x["support_x"][0], x["support_y"][0])
@@ -163,7 +167,12 @@ def test_moments_equal_tensorflow_and_are_exact_in_second_order():
             gradient = inner.gradient(value, x)
         return np.reshape(outer.jacobian(gradient, x), (30, 30))
 
-    for axes, keepdims in [([0], False), ([0, 1], True), ([1], False), (0, True)]:
+    for axes, keepdims in [
+        ([0], False),
+        ([0, 1], True),
+        ([1], False),
+        (0, True),
+    ]:
         theirs = tf.nn.moments(x, axes, keepdims=keepdims)
         with normalization.exact_second_order():
             ours = tf.nn.moments(x, axes, keepdims=keepdims)
@@ -223,7 +232,9 @@ def test_group_normalization_is_exact_in_second_order_too(float64):
     losses = []
     length = np.sqrt(sum(np.sum(g**2) for g in gradient))
     for shift in (1e-4, -1e-4):
-        for variable, old, g in zip(model.trainable_variables, before, gradient):
+        for variable, old, g in zip(
+            model.trainable_variables, before, gradient
+        ):
             variable.assign(old + shift * g / length)
         losses.append(float(np.mean((model(x) - y) ** 2)))
     slope = (losses[0] - losses[1]) / 2e-4

@@ -84,7 +84,9 @@ class EpisodicModel(keras.Model):
         queries = tf.nest.flatten(x[episode.QUERY_X])[0]
         tasks, query = queries.shape[:2]
         example = tf.nest.map_structure(
-            lambda leaf: keras.KerasTensor((query, *leaf.shape[2:]), leaf.dtype),
+            lambda leaf: keras.KerasTensor(
+                (query, *leaf.shape[2:]), leaf.dtype
+            ),
             x[episode.QUERY_X],
         )
         return tf.nest.map_structure(

@@ -143,7 +143,9 @@ class InnerLoopModel(EpisodicModel):
             return {
                 "predictions": self._predict(task, adaptation, -1, False),
                 "observations": self._observe(task, adaptation),
-                "finite": divergence.all_finite(adaptation.weights_per_step[-1]),
+                "finite": divergence.all_finite(
+                    adaptation.weights_per_step[-1]
+                ),
                 "support_loss_before": adaptation.support_losses[0],
             }
 
@@ -151,9 +153,7 @@ class InnerLoopModel(EpisodicModel):
         results = self._map_tasks(evaluate, tasks)
         self._track(y, sample_weight, results, results["observations"])
         self._track_loss(x, y, sample_weight, results, training=False)
-        return self.compute_metrics(
-            x, y, results["predictions"], sample_weight
-        )
+        return self.compute_metrics(x, y, results["predictions"], sample_weight)
 
     def adapt(self, support_x, support_y, support_weight=None):
         """Returns a copy of the network, adapted to one task.
@@ -270,7 +270,9 @@ class InnerLoopModel(EpisodicModel):
     def _tasks(self, x, y=None, sample_weight=None, training=False):
         """Returns the meta-batch as one structure, without what is absent."""
         tasks = {**x, "y": y, "sample_weight": sample_weight}
-        tasks = {key: value for key, value in tasks.items() if value is not None}
+        tasks = {
+            key: value for key, value in tasks.items() if value is not None
+        }
         count = tf.shape(tf.nest.flatten(x[episode.QUERY_X])[0])[0]
         tasks["index"] = tf.range(count)
         if training:

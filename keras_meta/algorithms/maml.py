@@ -134,7 +134,9 @@ class MAML(InnerLoopModel):
             return {
                 "gradients": [tf.convert_to_tensor(g) for g in gradients],
                 "predictions": predictions,
-                "finite": divergence.all_finite(adaptation.weights_per_step[-1]),
+                "finite": divergence.all_finite(
+                    adaptation.weights_per_step[-1]
+                ),
                 "support_loss_before": adaptation.support_losses[0],
                 "observations": self._observe_some(
                     task, adaptation, predictions, loss, mapping
@@ -157,9 +159,7 @@ class MAML(InnerLoopModel):
             )
         self._track(y, sample_weight, results, observations)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
-        return self.compute_metrics(
-            x, y, results["predictions"], sample_weight
-        )
+        return self.compute_metrics(x, y, results["predictions"], sample_weight)
 
     def _watched(self, weights):
         """Returns what the outer gradient is taken by: the network's weights

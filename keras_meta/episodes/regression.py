@@ -125,9 +125,7 @@ def harmonics(
         middle = _scale(parameters[:, 1], centre)
         phases = _scale(parameters[:, 2:4, 0], (0.0, 2.0 * math.pi))
         # The inverse of the normal distribution; the ends are infinite.
-        heights = tf.math.ndtri(
-            _scale(parameters[:, 4:6, 0], (1e-6, 1 - 1e-6))
-        )
+        heights = tf.math.ndtri(_scale(parameters[:, 4:6, 0], (1e-6, 1 - 1e-6)))
 
         def wave(x):
             low = heights[:, :1] * tf.sin(rate * x + phases[:, :1])

@@ -147,7 +147,9 @@ class AlgorithmContract:
         model = self.make_model()
         together = model(batch[0])
         for task in range(4):
-            alone = {key: value[task : task + 1] for key, value in batch[0].items()}
+            alone = {
+                key: value[task : task + 1] for key, value in batch[0].items()
+            }
             np.testing.assert_allclose(
                 together[task], model(alone)[0], rtol=1e-4, atol=1e-5
             )

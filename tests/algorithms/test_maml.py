@@ -182,7 +182,9 @@ def test_gradient_equals_central_differences_with_batch_normalization(
         first_order=True,
         normalization_statistics=statistics,
     )
-    difference = relative_difference(outer_gradient(first_order, x, y), gradient)
+    difference = relative_difference(
+        outer_gradient(first_order, x, y), gradient
+    )
     assert 0.01 < difference < 1.0
 
 
@@ -244,9 +246,7 @@ def test_padded_examples_count_for_nothing():
     )
     expected = outer_gradient(model, x, y)
     noise, noise_y = random_episodes(tasks=2, support=2, query=3, seed=9)
-    padded = {
-        key: np.concatenate([x[key], noise[key]], axis=1) for key in x
-    }
+    padded = {key: np.concatenate([x[key], noise[key]], axis=1) for key in x}
     padded["support_weight"] = np.array([[1, 1, 1, 1, 0, 0]] * 2, "float32")
     # Keras divides by the padded number of queries: twice as many here.
     actual = outer_gradient(
@@ -396,7 +396,9 @@ def test_logs_adaptation_before_and_after():
             after = adapted(x["support_x"][task]) - x["support_y"][task]
             support.append(np.mean(np.square(after)))
     np.testing.assert_allclose(logs["loss_before"], np.mean(squares), rtol=1e-4)
-    np.testing.assert_allclose(logs["mae_before"], np.mean(absolutes), rtol=1e-4)
+    np.testing.assert_allclose(
+        logs["mae_before"], np.mean(absolutes), rtol=1e-4
+    )
     np.testing.assert_allclose(
         logs["support_loss_after"], np.mean(support), rtol=1e-4
     )

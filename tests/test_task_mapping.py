@@ -1,0 +1,225 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_meta import backbones
+from keras_meta import task_mapping
+
+MAPPINGS = ["vectorized", "sequential"]
+
+
+def network_of(*layers, shape=(6, 6, 2)):
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+def resolve(network):
+    return task_mapping.resolve("auto", network)
+
+
+def test_dense_networks_run_vectorized():
+    layers = keras.layers
+    networks = [
+        backbones.mlp(),
+        backbones.mlp((4, 4), (3,), None, activation="tanh"),
+        network_of(
+            layers.Rescaling(1 / 255),
+            layers.Flatten(),
+            layers.Dense(4),
+            layers.LayerNormalization(),
+            layers.LeakyReLU(),
+            layers.Dense(4, activation="elu"),
+            layers.Reshape((2, 2)),
+            layers.Activation("tanh"),
+            layers.ReLU(),
+            layers.ELU(),
+            layers.Softmax(),
+        ),
+    ]
+    for network in networks:
+        assert resolve(network) == "vectorized"
+
+
+def test_networks_with_other_layers_run_one_by_one():
+    layers = keras.layers
+    networks = [
+        backbones.conv4(outputs=5, filters=4),
+        network_of(layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)),
+        network_of(layers.Dense(2), layers.Dropout(0.5)),
+        network_of(layers.Dense(2), layers.BatchNormalization()),
+        network_of(layers.Embedding(7, 3), layers.Dense(2), shape=(5,)),
+        network_of(layers.LSTM(3, use_cudnn=False), shape=(5, 2)),
+        network_of(layers.SimpleRNN(3), layers.Dense(2), shape=(5, 2)),
+    ]
+    for network in networks:
+        assert resolve(network) == "sequential"
+
+
+def test_an_unknown_layer_runs_one_by_one():
+    class Scale(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    network = network_of(keras.layers.Dense(2), Scale())
+    assert resolve(network) == "sequential"
+
+
+def test_models_inside_of_models_are_looked_into():
+    dense = keras.Sequential([keras.layers.Dense(3), keras.layers.ReLU()])
+    convolution = keras.Sequential([keras.layers.Conv2D(3, 3)])
+    inputs = keras.Input((6, 6, 2))
+
+    def nested(inner):
+        outer = keras.Sequential([inner, keras.layers.Flatten()])
+        return keras.Model(inputs, keras.layers.Dense(2)(outer(inputs)))
+
+    assert resolve(nested(dense)) == "vectorized"
+    assert resolve(nested(convolution)) == "sequential"
+
+
+def test_subclassed_models_are_looked_into():
+    class Network(keras.Model):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+            self.head = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.head(self.inner(x))
+
+    for inner, expected in (
+        (keras.layers.Dense(3), "vectorized"),
+        (keras.Sequential([keras.layers.Dense(3)]), "vectorized"),
+        (keras.layers.Conv2D(3, 3), "sequential"),
+        (keras.Sequential([keras.layers.Dropout(0.5)]), "sequential"),
+    ):
+        network = Network(inner)
+        network(np.zeros((1, 6, 6, 2), "float32"))
+        assert resolve(network) == expected
+
+
+def test_a_mapping_that_is_given_is_taken():
+    for network in (backbones.mlp(), backbones.conv4(filters=2)):
+        for mapping in MAPPINGS:
+            assert task_mapping.resolve(mapping, network) == mapping
+    assert set(task_mapping.CHOICES) == {"auto", *MAPPINGS}
+
+
+def tasks():
+    generator = np.random.default_rng(0)
+    return {
+        "a": generator.normal(size=(3, 4, 2)).astype("float32"),
+        "more": [
+            generator.integers(-9, 9, size=(3, 5)),
+            (generator.normal(size=(3,)), generator.uniform(size=(3, 2)) < 0.5),
+        ],
+    }
+
+
+def answer(task):
+    """Shapes and dtypes that differ from each other and from the inputs."""
+    integers, (number, flags) = task["more"]
+    return {
+        "product": tf.linalg.matmul(task["a"], task["a"], transpose_b=True),
+        "list": [tf.reduce_sum(integers), tf.sort(integers)[-2:]],
+        "tuple": (number > 0, tf.cast(flags, "int32") * 2),
+        "half": tf.cast(number, "float16"),
+        "constant": tf.constant([1, 2, 3], "uint8"),
+    }
+
+
+def expected_answers():
+    x = tasks()
+    integers, (number, flags) = x["more"]
+    return {
+        "product": x["a"] @ x["a"].swapaxes(1, 2),
+        "list": [integers.sum(axis=1), np.sort(integers, axis=1)[:, -2:]],
+        "tuple": (number > 0, flags.astype("int32") * 2),
+        "half": number.astype("float16"),
+        "constant": np.tile(np.array([1, 2, 3], "uint8"), (3, 1)),
+    }
+
+
+def check_answers(found):
+    expected = expected_answers()
+    tf.nest.assert_same_structure(found, expected)
+    for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected)):
+        assert one.dtype == other.dtype
+        assert one.shape == other.shape
+        assert np.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_tasks_are_mapped_eagerly(mapping):
+    inputs = tf.nest.map_structure(tf.constant, tasks())
+    check_answers(task_mapping.map_tasks(answer, inputs, mapping))
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_tasks_are_mapped_in_a_graph(mapping):
+    @tf.function
+    def in_graph(inputs):
+        return task_mapping.map_tasks(answer, inputs, mapping)
+
+    check_answers(in_graph(tf.nest.map_structure(tf.constant, tasks())))
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_any_number_of_tasks_is_mapped_by_one_graph(mapping):
+    @tf.function(input_signature=[tf.TensorSpec((None, None), "float32")])
+    def in_graph(x):
+        return task_mapping.map_tasks(tf.reduce_sum, x, mapping)
+
+    for shape in ((1, 3), (4, 2), (7, 1)):
+        x = np.random.default_rng(0).normal(size=shape).astype("float32")
+        assert np.allclose(in_graph(x), x.sum(axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_gradients_of_what_is_around_pass_through_the_map(mapping):
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+
+    def gradient(weight):
+        with tf.GradientTape() as tape:
+            tape.watch(weight)
+            values = task_mapping.map_tasks(
+                lambda task: tf.reduce_sum(tf.sin(task * weight)),
+                tf.constant(x),
+                mapping,
+            )
+            total = tf.reduce_sum(values**2)
+        return tape.gradient(total, weight)
+
+    # d/dw of the sum over tasks of (sum_i sin(w x_i))^2.
+    sums = np.sin(0.3 * x).sum(axis=1)
+    expected = np.sum(2 * sums * (x * np.cos(0.3 * x)).sum(axis=1))
+    weight = tf.constant(0.3)
+    for function in (gradient, tf.function(gradient)):
+        assert float(function(weight)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_by_one_runs_python_step_by_step_when_eager():
+    # So that a debugger sees the numbers of each task.
+    seen = []
+
+    def look(task):
+        seen.append(float(task))
+        return task
+
+    task_mapping.map_tasks(look, tf.constant([3.0, 1.0, 2.0]), "sequential")
+    assert seen == [3.0, 1.0, 2.0]
+
+
+def test_one_by_one_traces_a_task_once_for_all_in_a_graph():
+    calls = []
+
+    def count(task):
+        calls.append(task)
+        return 2 * task
+
+    @tf.function
+    def in_graph(x):
+        return task_mapping.map_tasks(count, x, "sequential")
+
+    assert in_graph(tf.range(50)).numpy().tolist() == list(range(0, 100, 2))
+    assert len(calls) == 1
