@@ -1,14 +1,24 @@
 """Few-shot learning and meta-learning for Keras."""
 
-import keras
+import os
+
+_BACKEND_ERROR = (
+    "keras_meta needs Keras on TensorFlow. Received: the Keras backend {!r}. "
+    "Set the environment variable KERAS_BACKEND=tensorflow before Keras is "
+    "first imported, or change `backend` in ~/.keras/keras.json."
+)
+
+try:
+    import keras
+except ImportError as error:
+    # Keras imports its backend, which need not be installed.
+    _backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if _backend == "tensorflow":
+        raise
+    raise ImportError(_BACKEND_ERROR.format(_backend)) from error
 
 if keras.config.backend() != "tensorflow":
-    raise ImportError(
-        "keras_meta needs Keras on TensorFlow. Received: the Keras backend "
-        f"{keras.config.backend()!r}. Set the environment variable "
-        "KERAS_BACKEND=tensorflow before Keras is first imported, or change "
-        "`backend` in ~/.keras/keras.json."
-    )
+    raise ImportError(_BACKEND_ERROR.format(keras.config.backend()))
 
 from keras_meta import algorithms
 from keras_meta import backbones

@@ -1,6 +1,14 @@
 import numbers
 
 
+def check_integer(name, value):
+    """Raises a `ValueError` where `value` is not an integer."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise ValueError(
+            f"`{name}` must be an integer. Received: {name}={value!r}."
+        )
+
+
 def check_positive_integer(name, value, advice=""):
     """Raises a `ValueError` where `value` is not an integer of 1 or more."""
     is_integer = isinstance(value, numbers.Integral)

@@ -49,11 +49,13 @@ def conv4(
     """
     arguments.check_positive_integer("filters", filters)
     arguments.check_choice("downsampling", downsampling, ("pooling", "strides"))
-    if len(input_shape) != 3:
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         raise ValueError(
             "`input_shape` must be `(height, width, channels)`. Received: "
             f"input_shape={input_shape}. Add the channel to grey images."
         )
+    for size in input_shape:
+        arguments.check_positive_integer("input_shape", size)
     strides = 2 if downsampling == "strides" else 1
     x = inputs = keras.Input(input_shape)
     for _ in range(4):
@@ -104,6 +106,11 @@ def mlp(
     network = keras_meta.backbones.mlp(hidden_units=(40, 40), outputs=1)
     ```
     """
+    if not isinstance(hidden_units, (tuple, list)):
+        raise ValueError(
+            "`hidden_units` must be a sequence of integers, the sizes of the "
+            f"hidden layers. Received: hidden_units={hidden_units!r}."
+        )
     x = inputs = keras.Input(input_shape)
     if len(input_shape) != 1:
         x = keras.layers.Flatten()(x)

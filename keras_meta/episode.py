@@ -44,11 +44,14 @@ def check(x, y=None, sample_weight=None, integer_labels=False):
         {"the query labels `y`": y, "`sample_weight`": sample_weight},
         "there is nothing to predict",
     )
-    tasks = _leaf_sizes(x, axis=0)
-    if len(tasks) > 1:
+    # One task's labels would be taken for those of all the others.
+    parts = {**x, "the query labels `y`": y, "`sample_weight`": sample_weight}
+    tasks = _leaf_sizes(parts, axis=0)
+    if len(tasks) > 1 or 0 in tasks:
         raise ValueError(
             "All parts of a meta-batch must have the same number of tasks "
-            f"(their first axis). Received: {_describe(x)}."
+            "(their first axis), and at least one. Received: "
+            f"{_describe(parts)}."
         )
     if integer_labels:
         check_integer_labels(SUPPORT_Y, x[SUPPORT_Y])
@@ -114,6 +117,11 @@ def _check_examples(name, inputs, companions, consequence):
             f"The {name} set must have at least one example, or "
             f"{consequence}. Received: {_describe(inputs)}."
         )
+    if len(sizes) > 1:
+        raise ValueError(
+            f"All {name} inputs must have the same number of examples (their "
+            f"second axis). Received: inputs of shape {_describe(inputs)}."
+        )
     for companion, value in companions.items():
         if value is None:
             continue
@@ -148,5 +156,6 @@ def _leaf_sizes(structure, axis):
 
 def _describe(structure):
     return tf.nest.map_structure(
-        lambda leaf: str(tf.TensorShape(leaf.shape)), structure
+        lambda leaf: leaf if leaf is None else str(tf.TensorShape(leaf.shape)),
+        structure,
     )

@@ -96,6 +96,11 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
         if function is None:
             if hasattr(model, "_check_batch"):
                 model._check_batch(x, y, sample_weight)
+            if y is None:
+                raise ValueError(
+                    "`episodes` must hold the labels of the queries, `(x, "
+                    "y)`. Received: a data set of `x` alone."
+                )
             name, function = _resolve_metric(metric, y)
         values.append(
             np.stack(
@@ -105,12 +110,12 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
                 ]
             )
         )
-    if not values:
+    values = np.concatenate(values, axis=1) if values else np.zeros((1, 0))
+    if not values.size:
         raise ValueError(
             "`episodes` must hold at least one episode. Received: an empty "
             "data set."
         )
-    values = np.concatenate(values, axis=1)
     steps = [_mean_and_interval(step) for step in values]
     return EpisodeEvaluation(
         name, *steps[-1], values.shape[1], values[-1], steps
@@ -132,7 +137,7 @@ def _resolve_metric(metric, labels):
                 "example 'sparse_categorical_accuracy'."
             )
         name = metric
-    elif callable(metric):
+    elif callable(metric) and not isinstance(metric, type):
         function = metric
         name = getattr(metric, "__name__", type(metric).__name__)
     else:
@@ -144,6 +149,7 @@ def _resolve_metric(metric, labels):
 
 
 def _per_episode(function, labels, predictions, sample_weight):
+    _check_fit(labels, predictions, sample_weight)
     if not np.all(np.isfinite(predictions)):
         raise ValueError(
             "The predictions must be finite to be measured. Received: NaN or "
@@ -160,7 +166,33 @@ def _per_episode(function, labels, predictions, sample_weight):
     values = values.mean(axis=tuple(range(2, values.ndim)))
     if sample_weight is None:
         return values.mean(axis=1)
-    return np.average(values, axis=1, weights=np.asarray(sample_weight))
+    weights = np.asarray(sample_weight)
+    if not np.all(weights.sum(axis=1)):
+        raise ValueError(
+            "Each episode must have a query whose weight is not 0. Received: "
+            "an episode whose sample_weight is 0 throughout."
+        )
+    return np.average(values, axis=1, weights=weights)
+
+
+def _check_fit(labels, predictions, sample_weight):
+    """Refuses what NumPy would spread over the tasks or the queries."""
+    parts = {
+        "predictions": predictions,
+        "labels": labels,
+        "sample_weight": sample_weight,
+    }
+    shapes = {
+        name: [tuple(leaf.shape[:2]) for leaf in tf.nest.flatten(part)]
+        for name, part in parts.items()
+        if part is not None
+    }
+    if len(set(sum(shapes.values(), []))) > 1:
+        raise ValueError(
+            "The predictions, labels and weights must have the same number "
+            "of tasks and of queries (their first two axes). Received: "
+            f"{shapes}."
+        )
 
 
 def _mean_and_interval(values):

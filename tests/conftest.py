@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -6,6 +7,12 @@ import keras
 import pytest
 
 pytest.register_assert_rewrite("tests.algorithms.contract")
+
+
+def pytest_collection_finish(session):
+    # `clear_session()` collects garbage: spare it what never dies.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

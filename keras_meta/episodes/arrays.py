@@ -71,6 +71,8 @@ def from_arrays(
     meta_batches.check_meta_batch_arguments(meta_batch_size, episodes, seed)
     x = tf.nest.map_structure(tf.convert_to_tensor, x)
     y = _labels_of(x, y)
+    # Integers of NumPy would make labels of their own dtype.
+    ways, shots, queries = int(ways), int(shots), int(queries)
     table, counts = _class_table(y, classes, ways, shots + queries)
 
     def make(first_episode, count):
@@ -111,6 +113,11 @@ def _labels_of(x, y):
             f"of dtype {y.dtype}. Number the classes, for example with "
             "`np.unique(y, return_inverse=True)[1]`."
         )
+    if not tf.nest.flatten(x):
+        raise ValueError(
+            "`x` must hold at least one array. Received: an empty "
+            f"{type(x).__name__}."
+        )
     for leaf in tf.nest.flatten(x):
         length = leaf.shape[0] if leaf.shape.rank else 0
         if length != len(y):
@@ -132,6 +139,11 @@ def _class_table(y, classes, ways, examples):
     if classes is None:
         classes = present
     classes = np.unique(np.asarray(classes))
+    if classes.dtype == bool:
+        raise TypeError(
+            "`classes` must be labels that occur in `y`. Received: booleans. "
+            "Turn a mask into labels with `np.unique(y)[mask]`."
+        )
     absent = np.setdiff1d(classes, present)
     if absent.size:
         raise ValueError(

@@ -13,7 +13,7 @@ def class_split(y, fractions=(0.8, 0.2), groups=None, seed=0):
         groups: Optional sequence, the group of each class in the order of
             its number (its script or alphabet, say). Whole groups then go to
             one part, so that no part holds a group of another, and shares
-            are met as nearly as the groups allow.
+            are met to less than the largest group.
         seed: Integer. Defaults to `0`.
 
     Returns:
@@ -30,6 +30,12 @@ def class_split(y, fractions=(0.8, 0.2), groups=None, seed=0):
     train, test = keras_meta.episodes.class_split(y, fractions=(0.8, 0.2))
     ```
     """
+    arguments.check_integer("seed", seed)
+    if not np.ndim(fractions) or not len(fractions):
+        raise ValueError(
+            "`fractions` must hold the share of each part. Received: "
+            f"fractions={fractions!r}. Use for example (0.8, 0.2)."
+        )
     for fraction in fractions:
         arguments.check_positive_number("fractions", fraction)
     classes = np.unique(np.asarray(y))
@@ -52,7 +58,8 @@ def class_split(y, fractions=(0.8, 0.2), groups=None, seed=0):
         )
     # The largest groups first, each to the part that lacks most, meets the
     # shares well; among groups of one size, chance decides.
-    generator = np.random.default_rng(seed)
+    # NumPy takes no negative seeds.
+    generator = np.random.default_rng(seed if seed >= 0 else [-int(seed), 1])
     shuffled = generator.permutation(len(names))
     order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
     parts = [[] for _ in shares]

@@ -1,6 +1,5 @@
 import collections
 import hashlib
-import numbers
 import os
 import unicodedata
 import uuid
@@ -149,8 +148,7 @@ def glyphs(examples=20, size=28, seed=0, cache=True):
             "`size` must be at least 8, or characters cannot be told apart. "
             f"Received: size={size}."
         )
-    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
-        raise ValueError(f"`seed` must be an integer. Received: seed={seed!r}.")
+    arguments.check_integer("seed", seed)
     examples, size, seed = int(examples), int(size), int(seed)
     path = _cache_path(examples, size, seed)
     arrays = _read(path) if cache else None

@@ -39,9 +39,9 @@ def integers(seed, first_episode, episodes, length):
 
 
 def _stretch(seed, first_episode, episodes, length):
-    counts = -(-length // _NUMBERS_PER_COUNT)
+    counts = -(-int(length) // _NUMBERS_PER_COUNT)
     # Two's complement: negative seeds are streams of their own.
-    key = tf.constant([seed % 2**64], "uint64")
+    key = tf.constant([int(seed) % 2**64], "uint64")
     counter = tf.stack(
         [
             tf.cast(first_episode, "uint64") * tf.constant(counts, "uint64"),

@@ -1,4 +1,5 @@
 import math
+import numbers
 
 import tensorflow as tf
 
@@ -174,9 +175,14 @@ def _scale(numbers, limits):
 
 
 def _check_range(name, limits):
-    is_pair = isinstance(limits, (tuple, list)) and len(limits) == 2
-    if not is_pair or not limits[0] <= limits[1]:
+    is_pair = (
+        isinstance(limits, (tuple, list))
+        and len(limits) == 2
+        and all(isinstance(limit, numbers.Real) for limit in limits)
+        and all(math.isfinite(limit) for limit in limits)
+    )
+    if not is_pair or limits[0] > limits[1]:
         raise ValueError(
-            f"`{name}` must be a pair of numbers, the smaller first. "
+            f"`{name}` must be a pair of finite numbers, the smaller first. "
             f"Received: {name}={limits!r}."
         )

@@ -1,5 +1,6 @@
 import ast
 import collections
+import functools
 import importlib
 import inspect
 import os
@@ -134,17 +135,14 @@ def draw(character):
 
     A character without a glyph fails here, too.
     """
-    from matplotlib import ft2font
     from PIL import Image
 
-    folder = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
     for face in ("DejaVuSans", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral"):
-        font = ft2font.FT2Font(os.path.join(folder, f"{face}.ttf"))
+        font = load_face(face)
         if font.get_char_index(ord(character)):
             break
     else:
         raise AssertionError(f"No face has {character!r}.")
-    font.set_size(60, 72)
     font.set_text(character)
     font.draw_glyphs_to_bitmap(antialiased=True)
     picture = Image.fromarray(np.array(font.get_image()))
@@ -158,6 +156,16 @@ def draw(character):
     )
     vector = np.asarray(frame, "float32").ravel()
     return vector / np.linalg.norm(vector)
+
+
+@functools.cache
+def load_face(face):
+    from matplotlib import ft2font
+
+    folder = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
+    font = ft2font.FT2Font(os.path.join(folder, f"{face}.ttf"))
+    font.set_size(60, 72)
+    return font
 
 
 def test_look_alikes_are_there_once(data):
