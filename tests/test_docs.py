@@ -205,12 +205,12 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_example_of_docstring_runs(name, tmp_path, monkeypatch):
+def test_examples_of_docstrings_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert EXAMPLES[name], "An example is a block of ```python."
-    namespace = {"__name__": "example", **names_in_examples()}
-    run(EXAMPLES[name], f"<example of {name}>", namespace)
+    for name, blocks in EXAMPLES.items():
+        assert blocks, f"The example of {name} must be a block of ```python."
+        namespace = {"__name__": "example", **names_in_examples()}
+        run(blocks, f"<example of {name}>", namespace)
 
 
 def test_public_names_are_found():
@@ -252,15 +252,14 @@ def test_docstrings_have_an_example():
     ]
 
 
-def test_api_page_lists_every_public_name_and_no_other():
-    listed = re.findall(r"^::: (\S+)$", read(DOCS / "api.md"), re.MULTILINE)
+def test_api_page_lists_every_public_name():
+    # A function that has the name of its file is listed by where it is, under
+    # a heading of its public name.
+    entry = r"^::: (\S+)$(?:\n    options:\n      heading: (.+)$)?"
+    entries = re.findall(entry, read(DOCS / "api.md"), re.MULTILINE)
+    listed = [heading or name for name, heading in entries]
     assert len(listed) == len(set(listed))
     assert set(public_objects()) - set(listed) == set()
-    # What a function returns may be described without being public itself.
-    for name in set(listed) - set(public_objects()):
-        module, _, attribute = name.rpartition(".")
-        module = __import__(module, fromlist=[attribute])
-        assert getattr(module, attribute).__doc__
 
 
 def algorithm_files():
@@ -287,9 +286,9 @@ def test_every_algorithm_has_a_page_and_a_test():
 def test_every_argument_of_an_algorithm_is_on_its_page():
     for name, stem in algorithm_files().items():
         page = read(DOCS / "algorithms" / f"{stem}.md")
-        rows = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+        listed = re.findall(r"^- \*\*`([^`]+)`\*\*: ", page, re.MULTILINE)
         for argument in arguments_of(public_objects()[name]):
-            assert argument in rows, f"{name}: {argument}"
+            assert argument in listed, f"{name}: {argument}"
 
 
 def test_every_page_is_in_the_navigation():
@@ -327,9 +326,9 @@ def broken_links(page, text):
     return broken
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_somewhere(page):
-    assert broken_links(page, read(page)) == []
+def test_links_lead_somewhere():
+    broken = {name_of(page): broken_links(page, read(page)) for page in PAGES}
+    assert not {page: links for page, links in broken.items() if links}
 
 
 def test_a_broken_link_would_be_found():

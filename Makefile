@@ -1,0 +1,47 @@
+# Everything runs in a virtual environment of its own, made when needed:
+#
+#   make demo                      train, evaluate, draw and save: the example
+#   make test                      lint, and run the tests
+#   make test PYTHON=python3.11    with another Python
+#   make test VENV=/tmp/venv       in another virtual environment
+
+PYTHON ?= python3
+VENV ?= .venv
+
+.PHONY: demo test docs benchmark clean
+
+demo: $(VENV)/visualization.installed
+	$(VENV)/bin/python examples/quickstart.py
+
+test: $(VENV)/test.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest
+
+docs: $(VENV)/docs.installed
+	$(VENV)/bin/python -m mkdocs build --strict
+
+benchmark: $(VENV)/visualization.installed
+	$(VENV)/bin/python benchmarks/maml.py
+
+clean:
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An empty file tells that the extra of its name is installed, so that pip (and
+# the network) is asked again only when the requirements may have changed.
+$(VENV)/%.installed: setup.py keras_meta/version.py | $(VENV)/made
+	$(VENV)/bin/python -m pip install --editable '.[$*]'
+	@touch $@
+
+$(VENV)/made:
+	@command -v $(PYTHON) > /dev/null || { \
+	    echo "keras_meta needs Python 3.10 or later, but there is no" \
+	        "'$(PYTHON)'. Install it, or name another:" \
+	        "make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "keras_meta needs Python 3.10 or later, but '$(PYTHON)' is" \
+	        "$$($(PYTHON) --version 2>&1). Name another:" \
+	        "make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
