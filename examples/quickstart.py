@@ -126,7 +126,7 @@ glyph_model.fit(
 """
 ## How good is that?
 
-On the same episodes: chance, and a nearest neighbour on the raw pixels.
+On the same episodes: chance, and a nearest neighbor on the raw pixels.
 """
 
 
@@ -145,8 +145,8 @@ heading("3. Evaluation on scripts never seen")
 adapted = keras_meta.evaluate_episodes(glyph_model, test_episodes)
 # One way in five is always right, so that chance needs no run.
 rows = [("chance", 0.2, 0.0)]
-neighbour = keras_meta.evaluate_episodes(nearest_pixels, test_episodes)
-rows.append(("nearest neighbour on pixels", neighbour.mean, neighbour.interval))
+neighbor = keras_meta.evaluate_episodes(nearest_pixels, test_episodes)
+rows.append(("nearest neighbor on pixels", neighbor.mean, neighbor.interval))
 rows.append(("MAML before adapting", *adapted.steps[0]))
 for step in range(1, len(adapted.steps)):
     rows.append((f"MAML after {step} steps", *adapted.steps[step]))

@@ -88,7 +88,8 @@ def check_integer_labels(name, labels):
                 "For classification with a sparse loss, labels must be "
                 f"integers. Received: {name} of dtype "
                 f"{tf.as_dtype(leaf.dtype).name}. Cast the labels to int32, "
-                "or use a loss for regression, such as 'mse'."
+                "or use another loss: 'mse' for regression, categorical "
+                "cross-entropy for one-hot labels."
             )
 
 

@@ -56,9 +56,9 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
             default) means all.
 
     Returns:
-        An `EpisodeEvaluation`: `metric`, `mean`, `interval` (half the width
-        of the 95 % interval), `count`, `values` and `steps`, the mean and
-        interval after each inner step.
+        An `EpisodeEvaluation`, with the attributes `metric`, `mean`,
+        `interval` (half the width of the 95 % interval), `count`, `values`
+        and `steps`, the mean and interval after each inner step.
 
     Raises:
         ValueError: Where the episodes are endless or there are none, or

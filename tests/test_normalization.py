@@ -186,8 +186,8 @@ def test_moments_equal_tensorflow_and_are_exact_in_second_order():
         flat = np.reshape(x, (n, 2))
         result = np.zeros((n, 2, n, 2))
         for c in range(2):
-            centred = flat[:, c] - flat[:, c].mean()
-            gradient = 2 / n * centred
+            centered = flat[:, c] - flat[:, c].mean()
+            gradient = 2 / n * centered
             curvature = 2 / n * (np.eye(n) - 1 / n)
             result[:, c, :, c] = (
                 2 * np.outer(gradient, gradient)

@@ -7,7 +7,7 @@ from keras_meta import episode
 class EpisodicModel(keras.Model):
     """A model whose example is an episode.
 
-    An episode is a task made concrete: labelled examples to adapt on (the
+    An episode is a task made concrete: labeled examples to adapt on (the
     support set) and examples to answer (the queries). A meta-batch of
     episodes is to this model what a batch of images is to an ordinary one:
 
@@ -31,6 +31,26 @@ class EpisodicModel(keras.Model):
     Args:
         network: A built `keras.Model`, what the algorithm trains.
         **kwargs: Arguments of `keras.Model`, such as `name`.
+
+    Example:
+
+    ```python
+    class Shifted(keras_meta.EpisodicModel):
+        # Moves the answers of the network by its mean error on the support.
+        def call(self, x, training=False):
+            def answer(examples):
+                flat = keras.ops.reshape(examples, (-1, examples.shape[-1]))
+                answers = self.network(flat, training=training)
+                return keras.ops.reshape(answers, (*examples.shape[:2], -1))
+
+            errors = x["support_y"] - answer(x["support_x"])
+            shift = keras.ops.mean(errors, axis=1, keepdims=True)
+            return answer(x["query_x"]) + shift
+
+    model = Shifted(keras_meta.backbones.mlp())
+    model.compile(optimizer="adam", loss="mse")
+    model.fit(keras_meta.episodes.sinusoids(), steps_per_epoch=100)
+    ```
     """
 
     def __init__(self, network, **kwargs):

@@ -97,8 +97,15 @@ class InnerLoopModel(EpisodicModel):
     def task_loss(self):
         """The loss of the inner loop: the compiled one if none was given."""
         loss = self.inner_loss
+        compiled = getattr(self, "loss", None)
+        if loss is None and isinstance(compiled, (dict, list, tuple)):
+            raise ValueError(
+                "With a loss for each output, `inner_loss` must be given. "
+                f"Received: inner_loss=None and loss={compiled}. Pass for "
+                "example `inner_loss='mse'`."
+            )
         if loss is None:
-            loss = keras.losses.get(getattr(self, "loss", None))
+            loss = keras.losses.get(compiled)
         if loss is None:
             raise ValueError(
                 "The inner loop must have a loss. Received: inner_loss=None, "

@@ -1,6 +1,6 @@
 from keras_meta.episodes.arrays import from_arrays
-from keras_meta.episodes.class_split import class_split
-from keras_meta.episodes.glyphs import glyphs
+from keras_meta.episodes.class_splits import class_split
+from keras_meta.episodes.glyph_images import glyphs
 from keras_meta.episodes.regression import harmonics
 from keras_meta.episodes.regression import sinusoids
 

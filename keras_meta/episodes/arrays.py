@@ -18,7 +18,7 @@ def from_arrays(
     classes=None,
     seed=0,
 ):
-    """Makes few-shot classification episodes from labelled arrays.
+    """Makes few-shot classification episodes from labeled arrays.
 
     Each episode draws `ways` classes, and of each class `shots` examples for
     the support set and `queries` others for the query set. The classes of an
@@ -47,9 +47,9 @@ def from_arrays(
         seed: Integer. Defaults to `0`.
 
     Returns:
-        A `tf.data.Dataset` of `(x, y)`: `x` a dictionary of `support_x`
-        `[tasks, ways * shots, ...]`, `support_y` `[tasks, ways * shots]` and
-        `query_x` `[tasks, ways * queries, ...]`; `y` the labels of the
+        A `tf.data.Dataset` of `(x, y)`, where `x` is a dictionary of
+        `support_x` `[tasks, ways * shots, ...]`, `support_y` `[tasks, ways * shots]` and
+        `query_x` `[tasks, ways * queries, ...]`, and `y` the labels of the
         queries, int32 `[tasks, ways * queries]`.
 
     Raises:

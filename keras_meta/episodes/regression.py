@@ -42,9 +42,9 @@ def sinusoids(
             Defaults to `0`.
 
     Returns:
-        A `tf.data.Dataset` of `(x, y)`: `x` a dictionary of `support_x` and
-        `support_y` `[tasks, shots, 1]` and `query_x` `[tasks, queries, 1]`;
-        `y` `[tasks, queries, 1]`. All float32.
+        A `tf.data.Dataset` of `(x, y)`, where `x` is a dictionary of
+        `support_x` and `support_y` `[tasks, shots, 1]` and `query_x` `[tasks, queries, 1]`,
+        and `y` `[tasks, queries, 1]`. All float32.
 
     Raises:
         ValueError: Where an argument is not as described.
@@ -78,14 +78,14 @@ def harmonics(
     meta_batch_size=25,
     episodes=None,
     frequency=(5.0, 7.0),
-    centre=(-4.0, 4.0),
+    center=(-4.0, 4.0),
     seed=0,
 ):
     """Makes regression episodes of two waves, one of twice the frequency.
 
     Each task is `y = a * sin(f * x + p) + b * sin(2 * f * x + q)`, with
     normally distributed heights a and b, uniform phases p and q, and a
-    frequency f. Its points lie within 2 of a centre of its own, so that the
+    frequency f. Its points lie within 2 of a center of its own, so that the
     tasks differ in where they are seen as well. Harder than sinusoids.
 
     Args:
@@ -97,7 +97,7 @@ def harmonics(
             evaluation. `None` (the default) means without end.
         frequency: Tuple of floats, the smallest and largest f, in radians
             per unit of x. Defaults to `(5.0, 7.0)`.
-        centre: Tuple of floats, the range of the centres. Defaults to
+        center: Tuple of floats, the range of the centers. Defaults to
             `(-4.0, 4.0)`.
         seed: Integer. Use one seed for training and another for evaluation.
             Defaults to `0`.
@@ -116,14 +116,14 @@ def harmonics(
 
     Reference:
         - [Lacoste et al., 2018](https://arxiv.org/abs/1806.07528), whose
-          points are normally distributed around the centre, with noise.
+          points are normally distributed around the center, with noise.
     """
     _check_range("frequency", frequency)
-    _check_range("centre", centre)
+    _check_range("center", center)
 
     def make_wave(parameters):
         rate = _scale(parameters[:, 0], frequency)
-        middle = _scale(parameters[:, 1], centre)
+        middle = _scale(parameters[:, 1], center)
         phases = _scale(parameters[:, 2:4, 0], (0.0, 2.0 * math.pi))
         # The inverse of the normal distribution; the ends are infinite.
         heights = tf.math.ndtri(_scale(parameters[:, 4:6, 0], (1e-6, 1 - 1e-6)))

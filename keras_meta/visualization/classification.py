@@ -72,13 +72,13 @@ def plot_episode(model, episodes, task=0, queries=8, figure=None):
     return figure
 
 
-def _draw(axis, image, colour, caption=""):
+def _draw(axis, image, color, caption=""):
     image = np.asarray(image)
     axis.axis("on")
     axis.imshow(np.squeeze(image), cmap="gray")
     axis.set_xticks([])
     axis.set_yticks([])
-    axis.set_xlabel(caption, fontsize=6, color=colour, labelpad=1)
+    axis.set_xlabel(caption, fontsize=6, color=color, labelpad=1)
     for spine in axis.spines.values():
-        spine.set_color(colour)
+        spine.set_color(color)
         spine.set_linewidth(2.5)

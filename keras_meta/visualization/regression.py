@@ -45,8 +45,8 @@ def plot_regression(model, episodes, tasks=3, steps=(0, 1), figure=None):
     tasks = min(tasks, len(y))
     figure = figure_for(figure, 4.0 * tasks, 3.4)
     axes = figure.subplots(1, tasks, squeeze=False)[0]
-    colours = [f"C{number}" for number in (9, 1, 0, 2, 4, 5, 6, 8)]
-    colours = colours[: len(steps)] + ["C0"] * (len(steps) - len(colours))
+    colors = [f"C{number}" for number in (9, 1, 0, 2, 4, 5, 6, 8)]
+    colors = colors[: len(steps)] + ["C0"] * (len(steps) - len(colors))
     for task, axis in enumerate(axes):
         query_x = np.ravel(x[episode.QUERY_X][task])
         order = np.argsort(query_x)
@@ -57,11 +57,11 @@ def plot_regression(model, episodes, tasks=3, steps=(0, 1), figure=None):
             linewidth=4,
             label="truth",
         )
-        for step, colour in zip(steps, colours):
+        for step, color in zip(steps, colors):
             axis.plot(
                 query_x[order],
                 np.ravel(fits[step][task])[order],
-                color=colour,
+                color=color,
                 linestyle="-" if step else "--",
                 label=f"after {step} step{'s' * (step != 1)}"
                 if step

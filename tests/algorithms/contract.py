@@ -11,8 +11,8 @@ import keras_meta
 def blobs(classes=20, examples=20, size=8):
     """Classes that a few examples tell apart: noisy points of their own."""
     generator = np.random.default_rng(0)
-    centres = generator.normal(size=(classes, 1, size))
-    x = centres + 0.3 * generator.normal(size=(classes, examples, size))
+    centers = generator.normal(size=(classes, 1, size))
+    x = centers + 0.3 * generator.normal(size=(classes, examples, size))
     labels = np.repeat(np.arange(classes), examples)
     return x.reshape(-1, size).astype("float32"), labels
 

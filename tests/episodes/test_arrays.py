@@ -239,7 +239,7 @@ def test_every_ordered_pair_of_examples_of_a_class_is_as_likely(many_episodes):
     check_uniform(counts[~np.eye(5, dtype=bool)])
 
 
-def test_neighbouring_episodes_and_ways_are_independent(many_episodes):
+def test_neighboring_episodes_and_ways_are_independent(many_episodes):
     y, support, support_y, _, _ = many_episodes
     support = np.take_along_axis(support, np.argsort(support_y), axis=1)
     classes = y[support]

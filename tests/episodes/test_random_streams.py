@@ -142,7 +142,7 @@ def test_integers_are_uniform_over_all_of_int32():
     assert np.all(np.abs(shares - 0.5) < 5 * 0.5 / np.sqrt(numbers.size))
 
 
-def test_neighbouring_episodes_are_not_correlated():
+def test_neighboring_episodes_are_not_correlated():
     numbers = random_streams.uniform(0, 0, 2000, 10).numpy()
     for lag in (1, 2, 7):
         one, other = numbers[:-lag].ravel(), numbers[lag:].ravel()

@@ -122,7 +122,7 @@ def test_the_parts_of_a_sinusoid_are_independent(many_sinusoids):
     assert np.max(np.abs(correlations)) < 4.5 / np.sqrt(len(x))
 
 
-def test_neighbouring_sinusoids_are_independent(many_sinusoids):
+def test_neighboring_sinusoids_are_independent(many_sinusoids):
     x, _, amplitudes, phases = many_sinusoids
     for values in (amplitudes, phases, x[:, 0], x[:, -1]):
         correlation = np.corrcoef(values[:-1], values[1:])[0, 1]
@@ -255,9 +255,9 @@ def test_the_parts_of_a_harmonic_are_independent(harmonic_coefficients):
         assert abs(correlation) < 4 / np.sqrt(len(column))
 
 
-def test_points_of_a_harmonic_are_uniform_around_their_centre():
+def test_points_of_a_harmonic_are_uniform_around_their_center():
     dataset = episodes.harmonics(
-        meta_batch_size=500, episodes=1000, centre=(3.0, 3.0)
+        meta_batch_size=500, episodes=1000, center=(3.0, 3.0)
     )
     x, _ = points_of(dataset)
     assert x.min() >= 1.0
@@ -265,7 +265,7 @@ def test_points_of_a_harmonic_are_uniform_around_their_centre():
     assert kolmogorov_smirnov(x, 1.0, 5.0) < 2.23
 
 
-def test_centres_of_harmonics_are_uniform():
+def test_centers_of_harmonics_are_uniform():
     dataset = episodes.harmonics(
         shots=100, queries=100, meta_batch_size=500, episodes=500, seed=4
     )
@@ -354,7 +354,7 @@ RANGES = [
     (episodes.sinusoids, "phase"),
     (episodes.sinusoids, "x_range"),
     (episodes.harmonics, "frequency"),
-    (episodes.harmonics, "centre"),
+    (episodes.harmonics, "center"),
 ]
 
 

@@ -28,7 +28,7 @@ def test_quickstart_runs_to_its_end(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert any("MAML after 3 steps" in line and "±" in line for line in lines)
-    assert any("nearest neighbour on pixels" in line for line in lines)
+    assert any("nearest neighbor on pixels" in line for line in lines)
     assert "largest difference of a prediction after loading: 0.0" in lines
     height, width = image.imread(tmp_path / "quickstart.png").shape[:2]
     assert height > 500 and width > 800

@@ -122,7 +122,7 @@ def glyphs(examples=20, size=28, seed=0, cache=True):
             from there. Defaults to `True`.
 
     Returns:
-        A `Glyphs` tuple: `images`, `labels`, `characters` and `scripts`. The
+        A `Glyphs` tuple of `images`, `labels`, `characters` and `scripts`. The
         classes are ordered by script and then by code point.
 
     Raises:

@@ -10,13 +10,13 @@ from concurrent import futures
 import numpy as np
 import pytest
 
-from keras_meta.episodes.class_split import class_split
-from keras_meta.episodes.glyphs import glyphs
+from keras_meta.episodes.class_splits import class_split
+from keras_meta.episodes.glyph_images import glyphs
 
 matplotlib = pytest.importorskip("matplotlib")
 
 # The package has the function under the name of the module.
-glyphs_module = importlib.import_module("keras_meta.episodes.glyphs")
+glyphs_module = importlib.import_module("keras_meta.episodes.glyph_images")
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_the_scripts_split_the_classes(data):
 
 
 def test_pixels_tell_classes_apart_but_not_well(data):
-    """5-way 1-shot by the nearest neighbour, chance being 20 %."""
+    """5-way 1-shot by the nearest neighbor, chance being 20 %."""
     generator = np.random.default_rng(0)
     images = data.images.reshape(len(data.characters), 20, -1) / np.float32(255)
     accuracies = []
@@ -262,8 +262,8 @@ def test_other_settings_are_drawn_anew(cache_folder, builds, monkeypatch):
     for module, name in (
         ("matplotlib", "__version__"),
         ("PIL", "__version__"),
-        ("keras_meta.episodes.glyphs", "_VERSION"),
-        ("keras_meta.episodes.glyphs", "_FACES"),
+        ("keras_meta.episodes.glyph_images", "_VERSION"),
+        ("keras_meta.episodes.glyph_images", "_FACES"),
     ):
         with monkeypatch.context() as patch:
             other = ("DejaVuSans",) if name == "_FACES" else "0"
