@@ -16,7 +16,7 @@ demo: $(VENV)/visualization.installed
 test: $(VENV)/test.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto
 
 docs: $(VENV)/docs.installed
 	$(VENV)/bin/python -m mkdocs build --strict

@@ -40,7 +40,7 @@ EXTRAS = {
     "visualization": ["matplotlib"],
     # The API pages lay out signatures with ruff.
     "docs": ["mkdocs-material", "mkdocstrings[python]", RUFF],
-    "test": ["matplotlib", "pytest", RUFF],
+    "test": ["matplotlib", "pytest", "pytest-xdist", RUFF],
 }
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
 

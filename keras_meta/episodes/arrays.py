@@ -48,8 +48,8 @@ def from_arrays(
 
     Returns:
         A `tf.data.Dataset` of `(x, y)`, where `x` is a dictionary of
-        `support_x` `[tasks, ways * shots, ...]`, `support_y` `[tasks, ways * shots]` and
-        `query_x` `[tasks, ways * queries, ...]`, and `y` the labels of the
+        `support_x` `[tasks, ways * shots, ...]`, `support_y`
+        `[tasks, ways * shots]` and `query_x` `[tasks, ways * queries, ...]`, and `y` the labels of the
         queries, int32 `[tasks, ways * queries]`.
 
     Raises:

@@ -43,8 +43,8 @@ def sinusoids(
 
     Returns:
         A `tf.data.Dataset` of `(x, y)`, where `x` is a dictionary of
-        `support_x` and `support_y` `[tasks, shots, 1]` and `query_x` `[tasks, queries, 1]`,
-        and `y` `[tasks, queries, 1]`. All float32.
+        `support_x` and `support_y` `[tasks, shots, 1]` and `query_x`
+        `[tasks, queries, 1]`, and `y` `[tasks, queries, 1]`. All float32.
 
     Raises:
         ValueError: Where an argument is not as described.
