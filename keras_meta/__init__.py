@@ -22,12 +22,14 @@ if keras.config.backend() != "tensorflow":
 
 from keras_meta import algorithms
 from keras_meta import backbones
+from keras_meta import distances
 from keras_meta import episodes
 from keras_meta import update_rules
 from keras_meta import visualization
 from keras_meta import xla
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.maml import MAML
+from keras_meta.algorithms.prototypical_network import PrototypicalNetwork
 from keras_meta.divergence import DivergenceError
 from keras_meta.evaluation import evaluate_episodes
 from keras_meta.version import __version__
@@ -38,9 +40,11 @@ __all__ = [
     "DivergenceError",
     "EpisodicModel",
     "MAML",
+    "PrototypicalNetwork",
     "__version__",
     "algorithms",
     "backbones",
+    "distances",
     "episodes",
     "evaluate_episodes",
     "update_rules",

@@ -75,6 +75,13 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
     print(result)
     ```
     """
+    if not isinstance(episodes, tf.data.Dataset):
+        raise TypeError(
+            "`episodes` must be a `tf.data.Dataset` of meta-batches. Received: "
+            f"{type(episodes).__name__}. Make one with a function of "
+            "`keras_meta.episodes`, or with "
+            "`tf.data.Dataset.from_tensors((x, y))`."
+        )
     if steps is not None:
         arguments.check_positive_integer("steps", steps)
         episodes = episodes.take(steps)
@@ -101,7 +108,7 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
                     "`episodes` must hold the labels of the queries, `(x, "
                     "y)`. Received: a data set of `x` alone."
                 )
-            name, function = _resolve_metric(metric, y)
+            name, function = _resolve_metric(metric, y, model)
         values.append(
             np.stack(
                 [
@@ -122,9 +129,18 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
     )
 
 
-def _resolve_metric(metric, labels):
+def _resolve_metric(metric, labels, model):
+    if tf.nest.is_nested(labels):
+        raise ValueError(
+            "The model must have a single output to be measured. Received: "
+            f"labels for {len(tf.nest.flatten(labels))} outputs. Use "
+            "`model.evaluate()`."
+        )
     if metric is None:
-        integer = tf.as_dtype(tf.nest.flatten(labels)[0].dtype).is_integer
+        integer = tf.as_dtype(labels.dtype).is_integer
+        if integer and getattr(model, "task_loss", None) is not None:
+            # Integers may be targets of a regression.
+            integer = model.takes_integer_labels
         metric = (
             "sparse_categorical_accuracy" if integer else "mean_squared_error"
         )

@@ -41,11 +41,7 @@ def forward(network, weights, state, x, training, batch_statistics):
     # `network()` rather than `network.stateless_call()`: the latter passes
     # `training` only to the outermost `call()`, which a subclassed model
     # need not take, and then its dropout would stay off.
-    with (
-        normalization.exact_second_order(),
-        normalization.batch_statistics(network, batch_statistics),
-        scope,
-    ):
+    with normalization.episodic(network, batch_statistics), scope:
         predictions = network(x, training=training)
     new_state = [
         scope.get_current_value(variable)
@@ -71,16 +67,21 @@ def mean_loss(loss, y, predictions, weight=None):
     # `Loss.call()` and not `Loss()`: the latter also scales by the replicas
     # of a `tf.distribute` strategy, among which no task is ever divided.
     values_of = loss.call if isinstance(loss, keras.losses.Loss) else loss
-    predictions = tf.nest.flatten(predictions)
+    # As `Loss()` does: in half precision, squares would overflow.
+    dtype = getattr(loss, "dtype", None) or keras.config.floatx()
+    _check_structures(y, predictions)
     means = []
-    for labels, output in zip(tf.nest.flatten(y), predictions):
+    for labels, output in zip(tf.nest.flatten(y), tf.nest.flatten(predictions)):
+        labels = keras.ops.convert_to_tensor(labels, dtype)
+        output = keras.ops.convert_to_tensor(output, dtype)
         values = tf.convert_to_tensor(values_of(labels, output))
-        if values.shape.rank == 0:
+        if not values.shape[:1].is_compatible_with(labels.shape[:1]):
             raise ValueError(
                 "The inner loss must return a value per example. Received: "
-                f"inner_loss={loss}, which returns one scalar for the whole "
-                "batch. Return the losses of the examples, shape "
-                "[examples], and leave the mean to the inner loop."
+                f"inner_loss={loss}, which returns shape {values.shape} for "
+                f"{labels.shape[0]} examples. Return the losses of the "
+                "examples, shape [examples], and leave the mean to the inner "
+                "loop."
             )
         # What is left beside the examples (time steps, say) counts equally.
         values = tf.reduce_mean(values, axis=list(range(1, values.shape.rank)))
@@ -91,6 +92,21 @@ def mean_loss(loss, y, predictions, weight=None):
             total = tf.reduce_sum(values * weight)
             means.append(tf.math.divide_no_nan(total, tf.reduce_sum(weight)))
     return tf.add_n(means)
+
+
+def _check_structures(y, predictions):
+    try:
+        tf.nest.assert_same_structure(y, predictions)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "The labels must have the structure of the network's outputs. "
+            f"Received: labels {_outline(y)} and outputs "
+            f"{_outline(predictions)}."
+        ) from None
+
+
+def _outline(structure):
+    return tf.nest.map_structure(lambda leaf: "*", structure)
 
 
 def adapt(

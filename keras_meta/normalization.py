@@ -6,6 +6,7 @@ argument `training`; here they are taken apart.
 """
 
 import contextlib
+import threading
 import unittest.mock
 
 import keras
@@ -14,14 +15,48 @@ import tensorflow as tf
 
 STATISTICS = ("batch", "support", "frozen")
 
+# What is set on layers for the length of a call, other threads must not see.
+_LOCK = threading.RLock()
+
 
 def normalization_layers(network):
-    """Returns the batch normalization layers of `network`, as a list."""
+    """Returns the batch normalization layers of `network`, as a list.
+
+    One that is not trainable is left out: as everywhere in Keras, it always
+    uses its moving statistics.
+    """
     return [
         layer
         for layer in network._flatten_layers()
         if isinstance(layer, keras.layers.BatchNormalization)
+        and layer.trainable
     ]
+
+
+def check_layers(network):
+    """Raises a `ValueError` for batch normalization that cannot be right."""
+    for layer in normalization_layers(network):
+        for option, reason in (
+            ("renorm", "its corrections belong to moving statistics"),
+            ("synchronized", "a task is never divided between devices"),
+        ):
+            if getattr(layer, option, False):
+                raise ValueError(
+                    f"Batch normalization must not use `{option}` inside an "
+                    f"episode, since {reason}. Received: the layer "
+                    f"{layer.name!r} with {option}=True. Set it to False."
+                )
+
+
+@contextlib.contextmanager
+def episodic(network, batch_statistics_enabled):
+    """Sets how `network` normalizes for the length of one call.
+
+    See `exact_second_order()` and `batch_statistics()`.
+    """
+    with _LOCK, exact_second_order():
+        with batch_statistics(network, batch_statistics_enabled):
+            yield
 
 
 @contextlib.contextmanager

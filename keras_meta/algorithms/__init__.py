@@ -1,4 +1,5 @@
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.maml import MAML
+from keras_meta.algorithms.prototypical_network import PrototypicalNetwork
 
-__all__ = ["MAML", "EpisodicModel"]
+__all__ = ["MAML", "EpisodicModel", "PrototypicalNetwork"]

@@ -1,7 +1,12 @@
+import inspect
+
 import keras
+import numpy as np
 import tensorflow as tf
 
+from keras_meta import arguments
 from keras_meta import episode
+from keras_meta import export
 
 
 class EpisodicModel(keras.Model):
@@ -54,7 +59,9 @@ class EpisodicModel(keras.Model):
     """
 
     def __init__(self, network, **kwargs):
-        super().__init__(**kwargs)
+        # Support labels are inputs, too, and must not be rounded in mixed
+        # precision; the network casts what it gets by itself.
+        super().__init__(autocast=False, **kwargs)
         if not isinstance(network, keras.Model):
             raise TypeError(
                 "`network` must be a `keras.Model`. Received: "
@@ -114,43 +121,64 @@ class EpisodicModel(keras.Model):
             self.network.compute_output_spec(example),
         )
 
-    def fit(self, x=None, y=None, *args, **kwargs):
-        self._check_data(x, y, kwargs.get("steps_per_epoch"))
-        if isinstance(x, tf.data.Dataset):
+    def fit(self, *args, **kwargs):
+        given = _named_arguments(keras.Model.fit, self, args, kwargs)
+        self._check_data(given, "steps_per_epoch")
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(
+            given.get("validation_data")
+        )
+        if x is not None:
+            validation = {"x": x, "y": y, "sample_weight": weight}
+            validation["validation_steps"] = given.get("validation_steps")
+            self._check_data(validation, "validation_steps")
+        if isinstance(given.get("x"), tf.data.Dataset):
             # Keras would warn that it does not shuffle a data set.
-            kwargs.setdefault("shuffle", False)
-        validation = kwargs.get("validation_data")
-        if validation is not None:
-            validation_x, validation_y, _ = (
-                keras.utils.unpack_x_y_sample_weight(validation)
-            )
-            steps = kwargs.get("validation_steps")
-            self._check_data(
-                validation_x, validation_y, steps, "validation_steps"
-            )
-        return super().fit(x, y, *args, **kwargs)
+            given.setdefault("shuffle", False)
+        return super().fit(**given)
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        # `fit()` hands its validation data, checked already, by keyword.
+    def evaluate(self, *args, **kwargs):
+        # `fit()` hands its validation data on, checked already.
         if "_use_cached_eval_dataset" not in kwargs:
-            self._check_data(x, y, kwargs.get("steps"), "steps")
-        return super().evaluate(x, y, *args, **kwargs)
+            given = _named_arguments(keras.Model.evaluate, self, args, kwargs)
+            self._check_data(given, "steps")
+        return super().evaluate(*args, **kwargs)
 
-    def predict(self, x, *args, **kwargs):
-        self._check_data(x, None, kwargs.get("steps"), "steps")
-        return super().predict(x, *args, **kwargs)
+    def predict(self, *args, **kwargs):
+        given = _named_arguments(keras.Model.predict, self, args, kwargs)
+        self._check_data(given, "steps", labeled=False)
+        return super().predict(*args, **kwargs)
 
-    def train_on_batch(self, x, y=None, *args, **kwargs):
-        self._check_data(x, y)
-        return super().train_on_batch(x, y, *args, **kwargs)
+    def train_on_batch(self, *args, **kwargs):
+        self._check_data(
+            _named_arguments(keras.Model.train_on_batch, self, args, kwargs)
+        )
+        return super().train_on_batch(*args, **kwargs)
 
-    def test_on_batch(self, x, y=None, *args, **kwargs):
-        self._check_data(x, y)
-        return super().test_on_batch(x, y, *args, **kwargs)
+    def test_on_batch(self, *args, **kwargs):
+        self._check_data(
+            _named_arguments(keras.Model.test_on_batch, self, args, kwargs)
+        )
+        return super().test_on_batch(*args, **kwargs)
 
     def predict_on_batch(self, x):
-        self._check_data(x, None)
+        self._check_data({"x": x}, labeled=False)
         return super().predict_on_batch(x)
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """Writes a SavedModel that adapts inside its graph.
+
+        Its signature `adapt_and_predict` takes `support_x`, `support_y` and
+        `query_x` with any number of tasks, supports and queries, and gives
+        the predictions. It loads in plain TensorFlow, without this package.
+
+        Args:
+            filepath: String or path, the folder to write.
+            format: `"tf_saved_model"`, the only format so far.
+            **kwargs: Arguments of `keras.export.ExportArchive.write_out()`,
+                such as `verbose`.
+        """
+        arguments.check_choice("format", format, ("tf_saved_model",))
+        export.export_saved_model(self, filepath, **kwargs)
 
     @property
     def task_loss(self):
@@ -161,19 +189,31 @@ class EpisodicModel(keras.Model):
     def takes_integer_labels(self):
         """Whether labels are class numbers, as far as the loss tells."""
         loss = self.task_loss
-        name = loss if isinstance(loss, str) else ""
-        if isinstance(loss, keras.losses.Loss):
-            name = type(loss).__name__
-        elif callable(loss):
-            name = getattr(loss, "__name__", "")
-        name = name.lower().replace("_", "")
-        return name == "sparsecategoricalcrossentropy"
+        if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+            return True
+        name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
+        return name == "sparse_categorical_crossentropy"
 
-    def _check_data(self, x, y=None, steps=None, steps_name="steps_per_epoch"):
-        """Checks a data set by its first meta-batch, or a meta-batch."""
+    def _check_data(self, given, steps_name=None, labeled=True):
+        """Checks a data set by its first meta-batch, or a meta-batch.
+
+        Args:
+            given: Dictionary of the arguments of `fit()` or its like.
+            steps_name: String, which of them limits an endless data set.
+            labeled: Boolean. Whether there must be labels of the queries.
+        """
+        if given.get("class_weight") is not None:
+            raise ValueError(
+                "`class_weight` must not be given: the classes of an episode "
+                "are numbered anew each time. Received: class_weight="
+                f"{given['class_weight']}. Give weights to queries with "
+                "`sample_weight`."
+            )
+        x, y = given.get("x"), given.get("y")
+        weight = given.get("sample_weight")
         if isinstance(x, tf.data.Dataset):
             endless = x.cardinality() == tf.data.INFINITE_CARDINALITY
-            if endless and steps is None:
+            if endless and given.get(steps_name) is None:
                 raise ValueError(
                     f"`{steps_name}` must be given for endless episodes. "
                     f"Received: an endless data set and {steps_name}=None. "
@@ -193,19 +233,63 @@ class EpisodicModel(keras.Model):
             return
         elif isinstance(x, tf.distribute.DistributedDataset):
             return
-        else:
-            weight = None
+        if labeled and y is None:
+            episode.check_keys(x)
+            raise ValueError(
+                "The labels of the queries must be given. Received: y=None. "
+                "Pass `y`, or a data set of `(x, y)`."
+            )
         self._check_batch(x, y, weight)
+
+    def _one_task(self, support_x, support_y, support_weight):
+        """Checks the arguments of `adapt()`.
+
+        Returns:
+            A dictionary with the keys of an episode, without an axis of
+            tasks; its queries are the support examples.
+        """
+        task = {
+            episode.SUPPORT_X: support_x,
+            episode.SUPPORT_Y: _array(support_y),
+            episode.QUERY_X: support_x,
+        }
+        if support_weight is not None:
+            task[episode.SUPPORT_WEIGHT] = _array(support_weight)
+        task = tf.nest.map_structure(tf.convert_to_tensor, task)
+        self._check_batch(tf.nest.map_structure(lambda leaf: leaf[None], task))
+        return task
+
+    def _check_episode(self, x):
+        """Checks what `call()` gets: its values, where there are any yet."""
+        if tf.executing_eagerly() and not _is_symbolic(x):
+            self._check_batch(x)
+        else:
+            episode.check(x, integer_labels=self.takes_integer_labels)
 
     def _check_batch(self, x, y=None, sample_weight=None):
         episode.check_keys(x)
-        x, y = tf.nest.map_structure(_with_shape, (dict(x), y))
+        x, y, sample_weight = tf.nest.map_structure(
+            _with_shape,
+            (
+                {key: _array(value) for key, value in x.items()},
+                _array(y),
+                _array(sample_weight),
+            ),
+        )
         episode.check(x, y, sample_weight, self.takes_integer_labels)
+        weight = x.get(episode.SUPPORT_WEIGHT)
+        if weight is not None and not np.all(np.any(weight, axis=1)):
+            raise ValueError(
+                "Every support set must have an example whose weight is not "
+                "0. Received: a task whose `support_weight` is 0 throughout."
+            )
         if self.takes_integer_labels:
-            outputs = self.compute_output_spec(x).shape[-1]
-            episode.check_label_range(x[episode.SUPPORT_Y], outputs)
-            if y is not None:
-                episode.check_label_range(y, outputs)
+            outputs = tf.nest.flatten(self.compute_output_spec(x))
+            for labels in (x[episode.SUPPORT_Y], y):
+                labels = tf.nest.flatten(labels) if labels is not None else []
+                for leaf, output in zip(labels, outputs):
+                    if output.shape[-1] is not None:
+                        episode.check_label_range(leaf, output.shape[-1])
 
     def get_config(self):
         return {
@@ -225,3 +309,24 @@ class EpisodicModel(keras.Model):
 def _with_shape(leaf):
     has_shape = leaf is None or hasattr(leaf, "shape")
     return leaf if has_shape else tf.convert_to_tensor(leaf)
+
+
+def _is_symbolic(x):
+    leaves = tf.nest.flatten(x)
+    return any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
+
+
+def _array(labels):
+    # A list of numbers, or of lists of them, is an array, and no structure
+    # of several outputs.
+    leaves = tf.nest.flatten(labels)
+    is_list = isinstance(labels, (list, tuple)) and leaves
+    return np.asarray(labels) if is_list and not np.ndim(leaves[0]) else labels
+
+
+def _named_arguments(method, model, args, kwargs):
+    """Returns the arguments of a call by name, without `self`."""
+    bound = inspect.signature(method).bind(model, *args, **kwargs)
+    given = dict(bound.arguments)
+    given.pop("self")
+    return given

@@ -5,12 +5,12 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta import divergence
 from keras_meta import episode
-from keras_meta import export
 from keras_meta import inner_loop
 from keras_meta import normalization
 from keras_meta import task_mapping as task_mapping_module
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.before_adaptation import BeforeAdaptation
+from keras_meta.update_rules.base import UpdateRule
 from keras_meta.update_rules.gradient_descent import GradientDescent
 
 
@@ -23,6 +23,9 @@ class InnerLoopModel(EpisodicModel):
 
     The arguments are described where they are used; see `keras_meta.MAML`.
     """
+
+    # Whether an outer gradient takes those of the inner steps for constants.
+    first_order = False
 
     def __init__(
         self,
@@ -68,8 +71,17 @@ class InnerLoopModel(EpisodicModel):
                 f"Received: network={network!r} without any. Set "
                 "`trainable = True` on the layers that shall adapt."
             )
+        if not isinstance(update_rule, UpdateRule):
+            raise TypeError(
+                "`update_rule` must be a `keras_meta.update_rules.UpdateRule`. "
+                f"Received: update_rule={update_rule!r}. An optimizer of "
+                "Keras is none: it writes to variables."
+            )
+        normalization.check_layers(network)
+        self._adapted = [id(v) for v in network.trainable_variables]
         self.inner_steps = int(inner_steps)
         self.evaluation_steps = int(evaluation_steps)
+        _check_reduction("inner_loss", inner_loss)
         self.inner_loss = keras.losses.get(inner_loss)
         self.update_rule = update_rule
         self.update_rule.build_for(network.trainable_variables)
@@ -83,9 +95,9 @@ class InnerLoopModel(EpisodicModel):
         )
         self.before_adaptation = BeforeAdaptation()
 
-    def compile(self, *args, **kwargs):
-        super().compile(*args, **kwargs)
-        _check_reduction(self.loss)
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        _check_reduction("loss", loss)
+        super().compile(optimizer, loss, *args, **kwargs)
         self.before_adaptation.follow(self._compile_metrics)
 
     def compile_from_config(self, config):
@@ -151,7 +163,7 @@ class InnerLoopModel(EpisodicModel):
                 "predictions": self._predict(task, adaptation, -1, False),
                 "observations": self._observe(task, adaptation),
                 "finite": divergence.all_finite(
-                    adaptation.weights_per_step[-1]
+                    adaptation.weights_per_step[-1], adaptation.support_losses
                 ),
                 "support_loss_before": adaptation.support_losses[0],
             }
@@ -186,46 +198,22 @@ class InnerLoopModel(EpisodicModel):
             keras_meta.DivergenceError: Where an adapted weight is not
                 finite.
         """
-        parts = {
-            episode.SUPPORT_X: support_x,
-            episode.SUPPORT_Y: support_y,
-            episode.QUERY_X: support_x,
-        }
-        if support_weight is not None:
-            parts[episode.SUPPORT_WEIGHT] = support_weight
-        parts = tf.nest.map_structure(tf.convert_to_tensor, parts)
-        self._check_batch(tf.nest.map_structure(lambda leaf: leaf[None], parts))
-
+        task = self._one_task(support_x, support_y, support_weight)
         adaptation = self._adapt_task(
-            parts, self._network_weights(), self.evaluation_steps, False
+            task, self._network_weights(), self.evaluation_steps, False
         )
         weights = adaptation.weights_per_step[-1]
         self.divergence.reset_state()
-        self.divergence.update_state(divergence.all_finite(weights)[None])
+        finite = divergence.all_finite(weights, adaptation.support_losses)
+        self.divergence.update_state(finite[None])
         self.divergence.raise_if_diverged(self._inner_loop_settings())
 
         state = inner_loop.network_state(self.network)
         if self.normalization_statistics != "frozen":
             state = inner_loop.support_statistics(
-                self.network, weights, state, parts[episode.SUPPORT_X]
+                self.network, weights, state, task[episode.SUPPORT_X]
             )
-        return _copy_network(self.network, parts, weights, state)
-
-    def export(self, filepath, format="tf_saved_model", **kwargs):
-        """Writes a SavedModel that adapts inside its graph.
-
-        Its signature `adapt_and_predict` takes `support_x`, `support_y` and
-        `query_x` with any number of tasks, supports and queries, and gives
-        the predictions. It loads in plain TensorFlow, without this package.
-
-        Args:
-            filepath: String or path, the folder to write.
-            format: `"tf_saved_model"`, the only format so far.
-            **kwargs: Arguments of `keras.export.ExportArchive.write_out()`,
-                such as `verbose`.
-        """
-        arguments.check_choice("format", format, ("tf_saved_model",))
-        export.export_saved_model(self, filepath, **kwargs)
+        return _copy_network(self.network, task, weights, state)
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:
@@ -257,22 +245,30 @@ class InnerLoopModel(EpisodicModel):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _inner_loop_settings(self):
-        own = set(self.update_rule.get_config()) - set(
-            keras.layers.Layer.get_config(self.update_rule)
-        )
+        of_every_layer = keras.layers.Layer.get_config(self.update_rule)
         settings = {
             "inner_steps": self.inner_steps,
             "evaluation_steps": self.evaluation_steps,
             "update_rule": type(self.update_rule).__name__,
-            **{name: self.update_rule.get_config()[name] for name in own},
         }
+        for name, value in self.update_rule.get_config().items():
+            if name not in of_every_layer:
+                settings[name] = value
         return ", ".join(f"{name}={value}" for name, value in settings.items())
 
     def _network_weights(self):
-        return [
-            tf.convert_to_tensor(variable)
-            for variable in self.network.trainable_variables
-        ]
+        """Returns the weights that adapt, as tensors."""
+        variables = self.network.trainable_variables
+        if [id(variable) for variable in variables] != self._adapted:
+            raise ValueError(
+                "The weights that adapt are those that were trainable when "
+                "the model was made. Received: a network (or a layer of it) "
+                "whose `trainable` was changed since. Change it first, and "
+                "then make the model."
+            )
+        # Not `value`, which mixed precision would round to half precision
+        # inside `model(x)`: small inner steps would be lost.
+        return [tf.convert_to_tensor(variable._value) for variable in variables]
 
     def _tasks(self, x, y=None, sample_weight=None, training=False):
         """Returns the meta-batch as one structure, without what is absent."""
@@ -290,7 +286,7 @@ class InnerLoopModel(EpisodicModel):
         mapping = task_mapping_module.resolve(self.task_mapping, self.network)
         return task_mapping_module.map_tasks(function, tasks, mapping)
 
-    def _adapt_task(self, task, weights, steps, training, first_order=True):
+    def _adapt_task(self, task, weights, steps, training):
         return inner_loop.adapt(
             self.network,
             weights,
@@ -303,7 +299,7 @@ class InnerLoopModel(EpisodicModel):
             self.task_loss,
             self.update_rule,
             steps,
-            first_order=first_order,
+            first_order=self.first_order,
             training=training,
             normalization_statistics=self.normalization_statistics,
         )
@@ -384,10 +380,7 @@ class InnerLoopModel(EpisodicModel):
         self._loss_tracker.update_state(_unscale(loss), sample_weight=tasks)
 
     def _check_episode(self, x):
-        if tf.executing_eagerly() and not _is_symbolic(x):
-            self._check_batch(x)
-        else:
-            episode.check(x, integer_labels=self.takes_integer_labels)
+        super()._check_episode(x)
         self._check_statistics(x)
 
     def _check_batch(self, x, y=None, sample_weight=None):
@@ -442,27 +435,26 @@ def _copy_network(network, example, weights, state):
     copy = keras.models.clone_model(network)
     if not copy.built:
         copy(example[episode.SUPPORT_X])
-    variables = copy.trainable_variables + copy.non_trainable_variables
-    for variable, value in zip(variables, list(weights) + list(state)):
-        variable.assign(value)
+    # A copy may not know which of its layers are frozen, so that only the
+    # order of all variables is the same.
+    originals = network.trainable_variables + network.non_trainable_variables
+    values = [*weights, *state]
+    value_of = {id(v): value for v, value in zip(originals, values)}
+    for variable, original in zip(copy.variables, network.variables):
+        variable.assign(value_of[id(original)])
     return copy
 
 
-def _check_reduction(losses):
+def _check_reduction(name, losses):
     # The outer gradient is the mean over tasks of each one's own.
     for loss in tf.nest.flatten(losses):
         reduction = getattr(loss, "reduction", "mean")
         if reduction not in ("mean", "sum_over_batch_size"):
             raise ValueError(
-                "The loss must be a mean over the queries, with `reduction` "
+                f"`{name}` must be a mean over the examples, with `reduction` "
                 "'sum_over_batch_size'. Received: a loss with reduction="
                 f"{reduction!r}. Scale the learning rate instead."
             )
-
-
-def _is_symbolic(x):
-    leaves = tf.nest.flatten(x)
-    return any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
 
 
 def _unscale(loss):

@@ -123,7 +123,6 @@ class MAML(InnerLoopModel):
                     weights,
                     self.inner_steps,
                     training=True,
-                    first_order=self.first_order,
                 )
                 predictions = self._predict(task, adaptation, -1, True)
                 loss = self._query_loss(task, predictions, weights, True)
@@ -131,11 +130,12 @@ class MAML(InnerLoopModel):
             gradients = outer_tape.gradient(
                 scaled_loss, sources, unconnected_gradients="zero"
             )
+            gradients = [tf.convert_to_tensor(g) for g in gradients]
             return {
-                "gradients": [tf.convert_to_tensor(g) for g in gradients],
+                "gradients": gradients,
                 "predictions": predictions,
                 "finite": divergence.all_finite(
-                    adaptation.weights_per_step[-1]
+                    adaptation.weights_per_step[-1], [loss, *gradients]
                 ),
                 "support_loss_before": adaptation.support_losses[0],
                 "observations": self._observe_some(
@@ -148,8 +148,8 @@ class MAML(InnerLoopModel):
         tasks = self._tasks(x, y, sample_weight, training=True)
         results = self._map_tasks(outer_gradient, tasks)
         gradients = [tf.reduce_mean(g, axis=0) for g in results["gradients"]]
-        finite = tf.reduce_all(results["finite"])
-        gradients = [tf.where(finite, g, tf.zeros_like(g)) for g in gradients]
+        diverged = divergence.on_any_replica(~tf.reduce_all(results["finite"]))
+        gradients = [tf.where(diverged, tf.zeros_like(g), g) for g in gradients]
 
         self._track_loss(x, y, sample_weight, results, training=True)
         observations = results["observations"]

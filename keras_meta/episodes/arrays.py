@@ -49,8 +49,8 @@ def from_arrays(
     Returns:
         A `tf.data.Dataset` of `(x, y)`, where `x` is a dictionary of
         `support_x` `[tasks, ways * shots, ...]`, `support_y`
-        `[tasks, ways * shots]` and `query_x` `[tasks, ways * queries, ...]`, and `y` the labels of the
-        queries, int32 `[tasks, ways * queries]`.
+        `[tasks, ways * shots]` and `query_x` `[tasks, ways * queries, ...]`,
+        and `y` the labels of the queries, int32 `[tasks, ways * queries]`.
 
     Raises:
         ValueError, TypeError: Where the arrays do not fit each other, or
@@ -138,7 +138,7 @@ def _class_table(y, classes, ways, examples):
     present, counts = np.unique(y, return_counts=True)
     if classes is None:
         classes = present
-    classes = np.unique(np.asarray(classes))
+    classes = np.unique(np.asarray(list(classes)))
     if classes.dtype == bool:
         raise TypeError(
             "`classes` must be labels that occur in `y`. Received: booleans. "

@@ -1,0 +1,147 @@
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_meta import arguments
+from keras_meta import episode
+from keras_meta.algorithms.base import EpisodicModel
+
+# The score of a way that a task does not have. Not infinite: the gradient of
+# a softmax would be NaN.
+ABSENT = -1e9
+
+
+class MetricModel(EpisodicModel):
+    """An episodic model that embeds examples and compares the embeddings.
+
+    A subclass writes `score()` and `adapt()`. Training is that of every
+    Keras model, the gradient of the query loss. The network is called as in
+    every Keras model, too, the examples of all tasks in one batch: in
+    training, batch normalization uses the statistics of that batch, and its
+    moving statistics move; in prediction it uses the moving statistics, so
+    that each query is answered on its own.
+
+    Args:
+        network: A built `keras.Model` from examples to embeddings.
+        ways: Integer, the ways of every episode. `None` (the default) takes
+            them from the labels of each meta-batch, so that they may differ
+            between training and evaluation. XLA needs to know them.
+        **kwargs: Arguments of `keras.Model`, such as `name`.
+    """
+
+    def __init__(self, network, ways=None, **kwargs):
+        super().__init__(network, **kwargs)
+        if ways is not None:
+            arguments.check_positive_integer("ways", ways)
+        self.ways = ways
+        # XLA needs every shape beforehand, that of the logits included.
+        self.supports_jit = ways is not None
+
+    def score(self, support, labels, weight, queries, training):
+        """Answers the queries; the hook of every metric learner.
+
+        Args:
+            support: Tensor `[tasks, support, ...]`, embeddings.
+            labels: Tensor `[tasks, support, ways]`, one-hot, or float
+                targets `[tasks, support, ...]` for regression.
+            weight: Tensor `[tasks, support]`, 0 where padded.
+            queries: Tensor `[tasks, query, ...]`, embeddings.
+            training: Boolean.
+
+        Returns:
+            Tensor `[tasks, query, ways]`, logits, or predicted targets.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement "
+            "`score(support, labels, weight, queries, training)`."
+        )
+
+    def call(self, x, training=False):
+        self._check_episode(x)
+        support, queries = self._embed(x, training)
+        labels = x[episode.SUPPORT_Y]
+        weight = x.get(episode.SUPPORT_WEIGHT)
+        if weight is None:
+            weight = tf.ones(tf.shape(support)[:2], support.dtype)
+        weight = tf.cast(weight, support.dtype)
+        if not self.takes_integer_labels:
+            return self.score(support, labels, weight, queries, training)
+        ways = self.ways or tf.cast(tf.reduce_max(labels), "int32") + 1
+        one_hot = tf.one_hot(labels, ways, dtype=support.dtype)
+        scores = self.score(support, one_hot, weight, queries, training)
+        present = tf.reduce_any(one_hot * weight[..., None] > 0, axis=1)
+        return tf.where(present[:, None], scores, tf.cast(ABSENT, scores.dtype))
+
+    @property
+    def takes_integer_labels(self):
+        """Whether labels are class numbers, and not targets to regress."""
+        return True
+
+    def compute_output_spec(self, x, training=None):
+        episode.check_keys(x)
+        tasks, query = tf.nest.flatten(x[episode.QUERY_X])[0].shape[:2]
+        return keras.KerasTensor((tasks, query, self.ways), self.compute_dtype)
+
+    def _embed(self, x, training):
+        """Returns the embeddings of the support set and of the queries."""
+        support_x, query_x = x[episode.SUPPORT_X], x[episode.QUERY_X]
+        leaf = tf.nest.flatten(support_x)[0]
+        tasks, supports = tf.shape(leaf)[0], tf.shape(leaf)[1]
+
+        def join(support, query):
+            both = tf.concat([support, tf.cast(query, support.dtype)], axis=1)
+            return tf.reshape(both, [-1, *both.shape[2:]])
+
+        # One pass for both: so batch normalization sees both, and it is fast.
+        examples = tf.nest.map_structure(join, support_x, query_x)
+        embeddings = self.network(examples, training=training)
+        embeddings = tf.reshape(embeddings, [tasks, -1, *embeddings.shape[1:]])
+        return embeddings[:, :supports], embeddings[:, supports:]
+
+    def _check_batch(self, x, y=None, sample_weight=None):
+        super()._check_batch(x, y, sample_weight)
+        if self.takes_integer_labels and y is not None:
+            _check_support(x, y, sample_weight)
+
+    def _embed_support(self, support_x, support_y, support_weight):
+        """Checks one task's support set, and prepares it for `score()`.
+
+        Returns:
+            A tuple of embeddings, one-hot labels and weights, each with an
+            axis of one task.
+        """
+        task = self._one_task(support_x, support_y, support_weight)
+        x = tf.nest.map_structure(lambda leaf: leaf[None], task)
+        labels = x[episode.SUPPORT_Y]
+        ways = self.ways or int(tf.reduce_max(labels)) + 1
+        _check_support(x, np.arange(ways)[None])
+        embeddings, _ = self._embed(x, training=False)
+        weight = x.get(episode.SUPPORT_WEIGHT, tf.ones(labels.shape))
+        weight = tf.cast(weight, embeddings.dtype)
+        return embeddings, tf.one_hot(labels, ways, dtype=weight.dtype), weight
+
+    def _network_with_head(self, layers):
+        """Returns a copy of the network with layers after it, built."""
+        network = keras.models.clone_model(self.network)
+        network.set_weights(self.network.get_weights())
+        model = keras.Sequential([network, *layers])
+        return model
+
+    def get_config(self):
+        return {**super().get_config(), "ways": self.ways}
+
+
+def _check_support(x, y, sample_weight=None):
+    """Checks that every class that is asked for has a support example."""
+    support = np.asarray(x[episode.SUPPORT_Y])
+    weight = np.asarray(x.get(episode.SUPPORT_WEIGHT, np.ones(support.shape)))
+    asked = np.ones(np.shape(y)) if sample_weight is None else sample_weight
+    for task, labels in enumerate(np.asarray(y)):
+        wanted = np.unique(labels[np.asarray(asked)[task] > 0])
+        missing = np.setdiff1d(wanted, support[task][weight[task] > 0])
+        if missing.size:
+            raise ValueError(
+                "The support set must have an example of every class that "
+                f"its queries ask for. Received: task {task}, whose support "
+                f"set lacks the classes {missing.tolist()}."
+            )

@@ -1,0 +1,132 @@
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_meta import distances
+from keras_meta.algorithms.metric_model import MetricModel
+
+
+@keras.saving.register_keras_serializable(package="keras_meta")
+class PrototypicalNetwork(MetricModel):
+    """Prototypical networks: the nearest class mean in a learned space.
+
+    A class is represented by the mean of the embeddings of its support
+    examples, its prototype, and a query belongs to class k with probability
+    `softmax_k(-distance(query, prototype_k))`.
+
+    The shots of the classes may differ, and so may the ways of training and
+    evaluation; training with more ways than evaluation usually helps.
+
+    Args:
+        network: A built `keras.Model` from examples to embeddings
+            `[batch, size]`, such as `keras_meta.backbones.conv4()`.
+        distance: `"squared_euclidean"` (the default, the paper's choice),
+            `"euclidean"`, `"cosine"`, or a function or layer `(queries,
+            references)`, such as `keras_meta.distances.LearnedDistance`.
+        ways: Integer, the ways of every episode. `None` (the default) takes
+            them from the labels. XLA needs to know them.
+        **kwargs: Arguments of `keras.Model`, such as `name`.
+
+    Raises:
+        ValueError, TypeError: Where an argument is not as described.
+
+    Example:
+
+    ```python
+    images = np.random.uniform(size=(400, 28, 28, 1)).astype("float32")
+    labels = np.repeat(np.arange(40), 10)
+    episodes = keras_meta.episodes.from_arrays(
+        images, labels, ways=20, shots=1, queries=5, meta_batch_size=1
+    )
+    model = keras_meta.PrototypicalNetwork(
+        keras_meta.backbones.conv4(filters=16)
+    )
+    model.compile(
+        optimizer="adam",
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(episodes, steps_per_epoch=2)
+    ```
+
+    Reference:
+        - [Snell et al., 2017](https://arxiv.org/abs/1703.05175)
+    """
+
+    def __init__(
+        self, network, distance="squared_euclidean", ways=None, **kwargs
+    ):
+        super().__init__(network, ways, **kwargs)
+        self.distance = distances.get(distance)
+
+    def score(self, support, labels, weight, queries, training):
+        return -self.distance(queries, _prototypes(support, labels, weight))
+
+    def adapt(self, support_x, support_y, support_weight=None):
+        """Returns the classifier of one task, an ordinary Keras model.
+
+        A squared Euclidean distance to a prototype c is, up to a number that
+        is the same for all classes, a dense layer with weights 2 c and bias
+        -|c|^2. So the model is a copy of the embedding and a `Dense` layer,
+        and its softmax is that of this model. With the cosine distance a
+        `UnitNormalization` comes before the `Dense` layer.
+
+        Args:
+            support_x: Array `[support, ...]`, the examples to adapt on.
+            support_y: Integer array `[support]`, their classes.
+            support_weight: Optional array `[support]`, 0 where padded.
+
+        Returns:
+            A `keras.Model` from query inputs `[query, ...]` to logits
+            `[query, ways]`. It needs nothing of this package.
+
+        Raises:
+            ValueError: Where the support set is empty or lacks a class, or
+                where the distance is neither of these two.
+        """
+        if self.distance is distances.squared_euclidean:
+            before = []
+        elif self.distance is distances.cosine:
+            before = [keras.layers.UnitNormalization()]
+        else:
+            raise ValueError(
+                "To become an ordinary Keras model, the distance must be "
+                "'squared_euclidean' or 'cosine'. Received: "
+                f"distance={self.distance}. Call the model itself on the "
+                "episode instead."
+            )
+        support, labels, weight = self._embed_support(
+            support_x, support_y, support_weight
+        )
+        prototypes = _prototypes(support, labels, weight)[0].numpy()
+        if before:
+            lengths = np.linalg.norm(prototypes, axis=1, keepdims=True)
+            kernel = (prototypes / np.maximum(lengths, 1e-12)).T
+            # This model's logits are cosines less 1.
+            bias = -np.ones(len(prototypes))
+        else:
+            kernel = 2.0 * prototypes.T
+            bias = -np.sum(np.square(prototypes), axis=1)
+        head = keras.layers.Dense(len(prototypes), name="prototypes")
+        model = self._network_with_head([*before, head])
+        head.set_weights([kernel, bias])
+        return model
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "distance": distances.serialize(self.distance),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        distance = distances.deserialize(config["distance"])
+        return super().from_config({**config, "distance": distance})
+
+
+def _prototypes(support, labels, weight):
+    """Returns the class means of embeddings, `[tasks, ways, size]`."""
+    labels = labels * weight[..., None]
+    sums = tf.einsum("tsw,tsd->twd", labels, support)
+    counts = tf.reduce_sum(labels, axis=1)[..., None]
+    return tf.math.divide_no_nan(sums, counts)
