@@ -8,6 +8,8 @@ Each function takes queries `[..., queries, size]` and references
 import keras
 import tensorflow as tf
 
+__all__ = ["LearnedDistance", "cosine", "euclidean", "squared_euclidean"]
+
 # Below this squared length a vector counts as zero: its direction, and the
 # slope of its length, do not exist, and are taken to be zero.
 _SMALLEST = 1e-12
