@@ -65,7 +65,7 @@ waves = keras_meta.evaluate_episodes(sinusoid_model, unseen_waves)
 print(f"\nMean squared error on {waves.count} unseen waves, 95 % interval:")
 for step in (0, 1, 10):
     mean, interval = waves.steps[step]
-    print(f"  after {step:2d} steps  {mean:6.3f} ± {interval:.3f}")
+    print(f"  after {step:2d} step(s)  {mean:6.3f} ± {interval:.3f}")
 
 """
 ## Glyphs
@@ -149,7 +149,8 @@ neighbor = keras_meta.evaluate_episodes(nearest_pixels, test_episodes)
 rows.append(("nearest neighbor on pixels", neighbor.mean, neighbor.interval))
 rows.append(("MAML before adapting", *adapted.steps[0]))
 for step in range(1, len(adapted.steps)):
-    rows.append((f"MAML after {step} steps", *adapted.steps[step]))
+    plural = "s" * (step != 1)
+    rows.append((f"MAML after {step} step{plural}", *adapted.steps[step]))
 print(f"\nAccuracy over {adapted.count} episodes, 95 % interval:")
 for name, mean, interval in rows:
     print(f"  {name:28s} {mean:7.1%} ± {interval:.1%}")
