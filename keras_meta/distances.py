@@ -167,8 +167,8 @@ def serialize(distance):
 
 
 def deserialize(config):
-    """Returns the distance that `serialize()` described."""
-    if isinstance(config, str):
+    """Returns the distance that `serialize()` described, or a function."""
+    if isinstance(config, str) or callable(config):
         return get(config)
     return keras.saving.deserialize_keras_object(config)
 

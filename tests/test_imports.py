@@ -33,7 +33,13 @@ CORE = {
     "xla",
 }
 # Files of `algorithms` that are made for the others to build on.
-BASES = {"base", "before_adaptation", "inner_loop_model", "metric_model"}
+BASES = {
+    "adapted_metric_model",
+    "base",
+    "before_adaptation",
+    "inner_loop_model",
+    "metric_model",
+}
 
 MUST_NOT_IMPORT = {
     **dict.fromkeys(

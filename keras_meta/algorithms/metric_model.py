@@ -1,9 +1,12 @@
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import episode
+from keras_meta.algorithms.adapted_metric_model import AdaptedMetricModel
 from keras_meta.algorithms.base import EpisodicModel
 
 # The score of a way that a task does not have. Not infinite: the gradient of
@@ -14,7 +17,7 @@ ABSENT = -1e9
 class MetricModel(EpisodicModel):
     """An episodic model that embeds examples and compares the embeddings.
 
-    A subclass writes `score()` and `adapt()`. Training is that of every
+    A subclass writes `score()`, and `get_config()`. Training is that of every
     Keras model, the gradient of the query loss. The network is called as in
     every Keras model, too, the examples of all tasks in one batch: in
     training, batch normalization uses the statistics of that batch, and its
@@ -64,13 +67,62 @@ class MetricModel(EpisodicModel):
         if weight is None:
             weight = tf.ones(tf.shape(support)[:2], support.dtype)
         weight = tf.cast(weight, support.dtype)
+        if self.takes_integer_labels:
+            ways = self.ways or tf.cast(tf.reduce_max(labels), "int32") + 1
+            labels = tf.one_hot(labels, ways, dtype=support.dtype)
+        return self.answer(support, labels, weight, queries, training)
+
+    def answer(self, support, labels, weight, queries, training):
+        """Answers the queries by `score()`, which see for the arguments.
+
+        Args:
+            support: Tensor `[tasks, support, ...]`, embeddings.
+            labels: Tensor `[tasks, support, ...]`, one-hot or targets.
+            weight: Tensor `[tasks, support]`, 0 where padded.
+            queries: Tensor `[tasks, query, ...]`, embeddings.
+            training: Boolean.
+
+        Returns:
+            Tensor `[tasks, query, ways]`, logits, or predicted targets. The
+            logit of a way that a task does not have is -1e9.
+        """
+        scores = self.score(support, labels, weight, queries, training)
+        # Half precision has no number as low as that of an absent way.
+        scores = tf.cast(scores, self.variable_dtype)
         if not self.takes_integer_labels:
-            return self.score(support, labels, weight, queries, training)
-        ways = self.ways or tf.cast(tf.reduce_max(labels), "int32") + 1
-        one_hot = tf.one_hot(labels, ways, dtype=support.dtype)
-        scores = self.score(support, one_hot, weight, queries, training)
-        present = tf.reduce_any(one_hot * weight[..., None] > 0, axis=1)
+            return scores
+        present = tf.reduce_any(labels * weight[..., None] > 0, axis=1)
         return tf.where(present[:, None], scores, tf.cast(ABSENT, scores.dtype))
+
+    def adapt(self, support_x, support_y, support_weight=None):
+        """Returns the model of one task, an ordinary Keras model.
+
+        It holds copies of this model's weights and the embeddings of the
+        support set; training this model further does not change it. It is
+        saved and exported as every Keras model. To load its `.keras` file,
+        this package must be imported.
+
+        Args:
+            support_x: Array `[support, ...]`, the examples to adapt on.
+            support_y: Array `[support, ...]`, their classes or targets.
+            support_weight: Optional array `[support]`, 0 where padded.
+
+        Returns:
+            A `keras.Model` from query inputs `[query, ...]` to logits
+            `[query, ways]`, or to predicted targets.
+
+        Raises:
+            ValueError: Where the support set is empty or lacks a class.
+        """
+        parts = self._embed_support(support_x, support_y, support_weight)
+        support, labels, weight = (part[0] for part in parts)
+        adapted = AdaptedMetricModel(self._copy(), support.shape, labels.shape)
+        adapted.support.assign(support)
+        adapted.labels.assign(labels)
+        adapted.support_weight.assign(weight)
+        # Keras learns the shape of the inputs from a call; `export()` asks.
+        adapted(support_x)
+        return adapted
 
     @property
     def takes_integer_labels(self):
@@ -80,7 +132,7 @@ class MetricModel(EpisodicModel):
     def compute_output_spec(self, x, training=None):
         episode.check_keys(x)
         tasks, query = tf.nest.flatten(x[episode.QUERY_X])[0].shape[:2]
-        return keras.KerasTensor((tasks, query, self.ways), self.compute_dtype)
+        return keras.KerasTensor((tasks, query, self.ways), self.variable_dtype)
 
     def _embed(self, x, training):
         """Returns the embeddings of the support set and of the queries."""
@@ -107,18 +159,33 @@ class MetricModel(EpisodicModel):
         """Checks one task's support set, and prepares it for `score()`.
 
         Returns:
-            A tuple of embeddings, one-hot labels and weights, each with an
-            axis of one task.
+            A tuple of embeddings, one-hot labels (or targets) and weights,
+            each with an axis of one task.
         """
         task = self._one_task(support_x, support_y, support_weight)
         x = tf.nest.map_structure(lambda leaf: leaf[None], task)
         labels = x[episode.SUPPORT_Y]
-        ways = self.ways or int(tf.reduce_max(labels)) + 1
-        _check_support(x, np.arange(ways)[None])
         embeddings, _ = self._embed(x, training=False)
-        weight = x.get(episode.SUPPORT_WEIGHT, tf.ones(labels.shape))
+        weight = x.get(episode.SUPPORT_WEIGHT, tf.ones(embeddings.shape[:2]))
         weight = tf.cast(weight, embeddings.dtype)
-        return embeddings, tf.one_hot(labels, ways, dtype=weight.dtype), weight
+        if self.takes_integer_labels:
+            ways = self.ways or int(tf.reduce_max(labels)) + 1
+            _check_support(x, np.arange(ways)[None])
+            labels = tf.one_hot(labels, ways, dtype=weight.dtype)
+        return embeddings, labels, weight
+
+    def _copy(self):
+        """Returns a model of the same settings and weights."""
+        config = self.get_config()
+        # A function is its own copy; Keras may not find it by its name.
+        functions = {
+            name: value
+            for name, value in vars(self).items()
+            if name in config and inspect.isfunction(value)
+        }
+        copy = type(self).from_config({**config, **functions})
+        copy.set_weights(self.get_weights())
+        return copy
 
     def _network_with_head(self, layers):
         """Returns a copy of the network with layers after it, built."""

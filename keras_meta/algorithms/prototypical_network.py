@@ -69,7 +69,10 @@ class PrototypicalNetwork(MetricModel):
         is the same for all classes, a dense layer with weights 2 c and bias
         -|c|^2. So the model is a copy of the embedding and a `Dense` layer,
         and its softmax is that of this model. With the cosine distance a
-        `UnitNormalization` comes before the `Dense` layer.
+        `UnitNormalization` comes before the `Dense` layer. Both load without
+        this package. With any other distance the model is a copy of this
+        one that holds the support set, and this package must be imported
+        before it is loaded.
 
         Args:
             support_x: Array `[support, ...]`, the examples to adapt on.
@@ -78,23 +81,17 @@ class PrototypicalNetwork(MetricModel):
 
         Returns:
             A `keras.Model` from query inputs `[query, ...]` to logits
-            `[query, ways]`. It needs nothing of this package.
+            `[query, ways]`.
 
         Raises:
-            ValueError: Where the support set is empty or lacks a class, or
-                where the distance is neither of these two.
+            ValueError: Where the support set is empty or lacks a class.
         """
         if self.distance is distances.squared_euclidean:
             before = []
         elif self.distance is distances.cosine:
             before = [keras.layers.UnitNormalization()]
         else:
-            raise ValueError(
-                "To become an ordinary Keras model, the distance must be "
-                "'squared_euclidean' or 'cosine'. Received: "
-                f"distance={self.distance}. Call the model itself on the "
-                "episode instead."
-            )
+            return super().adapt(support_x, support_y, support_weight)
         support, labels, weight = self._embed_support(
             support_x, support_y, support_weight
         )

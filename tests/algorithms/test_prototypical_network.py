@@ -175,10 +175,6 @@ def test_refuses_bad_input():
     )
     with pytest.raises(ValueError, match=r"lacks the classes \[3\]"):
         model.fit(x, np.full((2, 5), 3), verbose=0)
-    with pytest.raises(ValueError, match="'squared_euclidean' or 'cosine'"):
-        keras_meta.PrototypicalNetwork(
-            identity_network(), distance="euclidean"
-        ).adapt(x["support_x"][0], x["support_y"][0])
 
 
 class TestPrototypicalNetwork(contract.AlgorithmContract):
