@@ -24,6 +24,7 @@ from keras_meta import algorithms
 from keras_meta import backbones
 from keras_meta import distances
 from keras_meta import episodes
+from keras_meta import losses
 from keras_meta import update_rules
 from keras_meta import visualization
 from keras_meta import xla
@@ -47,6 +48,7 @@ __all__ = [
     "distances",
     "episodes",
     "evaluate_episodes",
+    "losses",
     "update_rules",
     "visualization",
 ]
