@@ -28,6 +28,7 @@ CORE = {
     "inner_loop",
     "losses",
     "normalization",
+    "pair",
     "task_mapping",
     "update_rules",
     "xla",

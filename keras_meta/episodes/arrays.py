@@ -1,8 +1,8 @@
-import numpy as np
 import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import episode
+from keras_meta.episodes import labeled_examples
 from keras_meta.episodes import meta_batches
 from keras_meta.episodes import random_streams
 
@@ -70,7 +70,7 @@ def from_arrays(
         arguments.check_positive_integer(name, value)
     meta_batches.check_meta_batch_arguments(meta_batch_size, episodes, seed)
     x = tf.nest.map_structure(tf.convert_to_tensor, x)
-    y = _labels_of(x, y)
+    y = labeled_examples.labels_of(x, y)
     # Integers of NumPy would make labels of their own dtype.
     ways, shots, queries = int(ways), int(shots), int(queries)
     table, counts = _class_table(y, classes, ways, shots + queries)
@@ -82,81 +82,29 @@ def from_arrays(
         labels = tf.range(ways)[None, :, None]
         support, query = chosen[..., :shots], chosen[..., shots:]
         inputs = {
-            episode.SUPPORT_X: _gather(x, support),
+            episode.SUPPORT_X: labeled_examples.gather(x, _merge(support)),
             episode.SUPPORT_Y: _merge(tf.broadcast_to(labels, support.shape)),
-            episode.QUERY_X: _gather(x, query),
+            episode.QUERY_X: labeled_examples.gather(x, _merge(query)),
         }
         return inputs, _merge(tf.broadcast_to(labels, query.shape))
 
     return meta_batches.meta_batches(make, meta_batch_size, episodes)
 
 
-def _labels_of(x, y):
-    y = np.asarray(y)
-    if y.ndim == 2 and y.shape[1] == 1:
-        # As the data sets of `keras.datasets` have them.
-        y = y[:, 0]
-    if y.ndim != 1:
-        raise ValueError(
-            "`y` must hold one class number per example, shape [examples]. "
-            f"Received: y of shape {y.shape}. Turn one-hot labels into "
-            "numbers with `y.argmax(axis=1)`."
-        )
-    if y.size == 0:
-        raise ValueError(
-            "The data set must hold at least one example. Received: an empty "
-            "`y`."
-        )
-    if not np.issubdtype(y.dtype, np.integer):
-        raise TypeError(
-            "`y` must hold integers, the class of each example. Received: y "
-            f"of dtype {y.dtype}. Number the classes, for example with "
-            "`np.unique(y, return_inverse=True)[1]`."
-        )
-    if not tf.nest.flatten(x):
-        raise ValueError(
-            "`x` must hold at least one array. Received: an empty "
-            f"{type(x).__name__}."
-        )
-    for leaf in tf.nest.flatten(x):
-        length = leaf.shape[0] if leaf.shape.rank else 0
-        if length != len(y):
-            raise ValueError(
-                "`x` and `y` must have the same number of examples. "
-                f"Received: x of shape {leaf.shape} and y of length {len(y)}."
-            )
-    return y
-
-
 def _class_table(y, classes, ways, examples):
-    """Returns where the examples of each class are.
+    """Returns the table of the classes, if they suffice for an episode.
 
     Returns:
         A tuple of tensors: the positions `[classes, largest class]`, padded
         with 0, and the number of examples of each class.
     """
-    present, counts = np.unique(y, return_counts=True)
-    if classes is None:
-        classes = present
-    classes = np.unique(np.asarray(list(classes)))
-    if classes.dtype == bool:
-        raise TypeError(
-            "`classes` must be labels that occur in `y`. Received: booleans. "
-            "Turn a mask into labels with `np.unique(y)[mask]`."
-        )
-    absent = np.setdiff1d(classes, present)
-    if absent.size:
-        raise ValueError(
-            "`classes` must be labels that occur in `y`. Received: classes "
-            f"that do not: {absent[:10].tolist()}."
-        )
+    classes, table, counts = labeled_examples.class_table(y, classes)
     if len(classes) < ways:
         raise ValueError(
             "`ways` must not exceed the number of classes. Received: "
             f"ways={ways}, but there are {len(classes)} classes. Lower "
             "`ways`, or add classes."
         )
-    counts = counts[np.searchsorted(present, classes)]
     smallest = counts.argmin()
     if counts[smallest] < examples:
         raise ValueError(
@@ -165,12 +113,7 @@ def _class_table(y, classes, ways, examples):
             f"{counts[smallest]} examples. Lower `shots` or `queries`, or "
             "leave the class out with `classes`."
         )
-    table = np.zeros((len(classes), counts.max()), "int32")
-    order = np.argsort(y, kind="stable")
-    starts = np.searchsorted(y[order], classes)
-    for row, (start, count) in enumerate(zip(starts, counts)):
-        table[row, :count] = order[start : start + count]
-    return tf.constant(table), tf.constant(counts, "int32")
+    return tf.constant(table), tf.constant(counts)
 
 
 def _sample(table, counts, ways, examples, seed, first_episode, episodes):
@@ -195,13 +138,3 @@ def _merge(chosen):
     """Joins the axes of ways and examples."""
     shape = chosen.shape
     return tf.reshape(chosen, [shape[0] or -1, shape[1] * shape[2]])
-
-
-def _gather(x, chosen):
-    def gather(leaf):
-        examples = tf.gather(leaf, _merge(chosen))
-        if leaf.dtype == tf.uint8:
-            examples = tf.cast(examples, "float32") / 255.0
-        return examples
-
-    return tf.nest.map_structure(gather, x)

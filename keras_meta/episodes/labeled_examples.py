@@ -1,0 +1,93 @@
+"""Labeled examples in memory: what is drawn from them, and the checks."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def labels_of(x, y):
+    """Checks labeled examples; returns the labels, integers `[examples]`."""
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        # As the data sets of `keras.datasets` have them.
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise ValueError(
+            "`y` must hold one class number per example, shape [examples]. "
+            f"Received: y of shape {y.shape}. Turn one-hot labels into "
+            "numbers with `y.argmax(axis=1)`."
+        )
+    if y.size == 0:
+        raise ValueError(
+            "The data set must hold at least one example. Received: an empty "
+            "`y`."
+        )
+    if not np.issubdtype(y.dtype, np.integer):
+        raise TypeError(
+            "`y` must hold integers, the class of each example. Received: y "
+            f"of dtype {y.dtype}. Number the classes, for example with "
+            "`np.unique(y, return_inverse=True)[1]`."
+        )
+    if not tf.nest.flatten(x):
+        raise ValueError(
+            "`x` must hold at least one array. Received: an empty "
+            f"{type(x).__name__}."
+        )
+    for leaf in tf.nest.flatten(x):
+        length = leaf.shape[0] if leaf.shape.rank else 0
+        if length != len(y):
+            raise ValueError(
+                "`x` and `y` must have the same number of examples. "
+                f"Received: x of shape {leaf.shape} and y of length {len(y)}."
+            )
+    return y
+
+
+def class_table(y, classes=None):
+    """Returns where the examples of each class are.
+
+    Args:
+        y: Integer array `[examples]`.
+        classes: Labels to use, or `None`: all.
+
+    Returns:
+        A tuple of arrays: the labels of the classes, sorted; the positions of
+        their examples, int32 `[classes, largest class]`, padded with 0; and
+        their numbers of examples, int32.
+    """
+    present, counts = np.unique(y, return_counts=True)
+    if classes is None:
+        classes = present
+    classes = np.unique(np.asarray(list(classes)))
+    if classes.dtype == bool:
+        raise TypeError(
+            "`classes` must be labels that occur in `y`. Received: booleans. "
+            "Turn a mask into labels with `np.unique(y)[mask]`."
+        )
+    absent = np.setdiff1d(classes, present)
+    if absent.size:
+        raise ValueError(
+            "`classes` must be labels that occur in `y`. Received: classes "
+            f"that do not: {absent[:10].tolist()}."
+        )
+    counts = counts[np.searchsorted(present, classes)]
+    table = np.zeros((len(classes), counts.max(initial=0)), "int32")
+    order = np.argsort(y, kind="stable")
+    starts = np.searchsorted(y[order], classes)
+    for row, (start, count) in enumerate(zip(starts, counts)):
+        table[row, :count] = order[start : start + count]
+    return classes, table, counts.astype("int32")
+
+
+def gather(x, positions):
+    """Returns the examples at these positions, `[positions, ...]`.
+
+    Images of dtype uint8 come out as float32 from 0 to 1.
+    """
+
+    def gather_leaf(leaf):
+        examples = tf.gather(leaf, positions)
+        if leaf.dtype == tf.uint8:
+            examples = tf.cast(examples, "float32") / 255.0
+        return examples
+
+    return tf.nest.map_structure(gather_leaf, x)
