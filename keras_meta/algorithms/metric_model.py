@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_meta import arguments
+from keras_meta import calibration
 from keras_meta import episode
 from keras_meta.algorithms.adapted_metric_model import AdaptedMetricModel
 from keras_meta.algorithms.base import EpisodicModel
@@ -29,14 +30,27 @@ class MetricModel(EpisodicModel):
         ways: Integer, the ways of every episode. `None` (the default) takes
             them from the labels of each meta-batch, so that they may differ
             between training and evaluation. XLA needs to know them.
+        unknown: Boolean. Whether there is one more answer, "none of these",
+            the last logit; see `calibrate_unknown()`. Defaults to `False`.
         **kwargs: Arguments of `keras.Model`, such as `name`.
     """
 
-    def __init__(self, network, ways=None, **kwargs):
+    def __init__(self, network, ways=None, unknown=False, **kwargs):
         super().__init__(network, **kwargs)
         if ways is not None:
             arguments.check_positive_integer("ways", ways)
+        arguments.check_choice("unknown", unknown, (True, False))
         self.ways = ways
+        self.unknown = unknown
+        if unknown:
+            # A weight, so that every file and copy of the model has it. Until
+            # it is calibrated it never wins.
+            self.unknown_threshold = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(ABSENT),
+                trainable=False,
+                name="unknown_threshold",
+            )
         # XLA needs every shape beforehand, that of the logits included.
         self.supports_jit = ways is not None
 
@@ -61,16 +75,7 @@ class MetricModel(EpisodicModel):
 
     def call(self, x, training=False):
         self._check_episode(x)
-        support, queries = self._embed(x, training)
-        labels = x[episode.SUPPORT_Y]
-        weight = x.get(episode.SUPPORT_WEIGHT)
-        if weight is None:
-            weight = tf.ones(tf.shape(support)[:2], support.dtype)
-        weight = tf.cast(weight, support.dtype)
-        if self.takes_integer_labels:
-            ways = self.ways or tf.cast(tf.reduce_max(labels), "int32") + 1
-            labels = tf.one_hot(labels, ways, dtype=support.dtype)
-        return self.answer(support, labels, weight, queries, training)
+        return self.answer(*self._parts(x, training), training)
 
     def answer(self, support, labels, weight, queries, training):
         """Answers the queries by `score()`, which see for the arguments.
@@ -84,7 +89,8 @@ class MetricModel(EpisodicModel):
 
         Returns:
             Tensor `[tasks, query, ways]`, logits, or predicted targets. The
-            logit of a way that a task does not have is -1e9.
+            logit of a way that a task does not have is -1e9. With `unknown`
+            one more logit comes last, that of "none of these".
         """
         scores = self.score(support, labels, weight, queries, training)
         # Half precision has no number as low as that of an absent way.
@@ -92,7 +98,81 @@ class MetricModel(EpisodicModel):
         if not self.takes_integer_labels:
             return scores
         present = tf.reduce_any(labels * weight[..., None] > 0, axis=1)
-        return tf.where(present[:, None], scores, tf.cast(ABSENT, scores.dtype))
+        logits = tf.where(
+            present[:, None], scores, tf.constant(ABSENT, scores.dtype)
+        )
+        if not self.unknown:
+            return logits
+        none = tf.zeros_like(logits[..., :1]) + self.unknown_threshold
+        return tf.concat([logits, none], axis=-1)
+
+    def calibrate_unknown(self, episodes, false_accept_rate=0.05):
+        """Sets the logit of "none of these" from labeled episodes.
+
+        Where no class of a support set has a higher logit, the answer is
+        "none of these", the last column. The threshold is the lowest with
+        which no more than `false_accept_rate` of the unknown queries are
+        taken for a class. A query becomes an unknown one by leaving its own
+        class out of the support set; so the episodes are ordinary ones. They
+        should be of classes that the model was not trained on, with the shots
+        that are used later. Queries that are labeled "none of these" (the
+        number of ways) are counted as they are.
+
+        An unknown query so has one class less to be taken for than the
+        episode has. Where it matters, calibrate with one way more than are
+        used later.
+
+        Args:
+            episodes: A finite `tf.data.Dataset` of `(x, y)` or `(x, y,
+                sample_weight)`.
+            false_accept_rate: Float from 0 to less than 1. Defaults to
+                `0.05`.
+
+        Returns:
+            A named tuple: `threshold`, the `false_accept_rate` and
+            `false_reject_rate` that were counted with it, the
+            `equal_error_rate`, and the curve `false_accept_rates` and
+            `true_accept_rates`.
+
+        Raises:
+            ValueError, TypeError: Where the model was made without
+                `unknown=True`, where the episodes are endless, without
+                labels or without two classes, or where the rate is out of
+                range.
+        """
+        if not self.unknown:
+            raise ValueError(
+                'To know "none of these", a model must be a classifier that '
+                "is made with `unknown=True`. Received: unknown=False."
+            )
+        if not isinstance(episodes, tf.data.Dataset):
+            raise TypeError(
+                "`episodes` must be a `tf.data.Dataset` of meta-batches. "
+                f"Received: {type(episodes).__name__}."
+            )
+        if episodes.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                "`episodes` must be finite. Received: an endless data set. "
+                "Make a fixed list with `episodes=`."
+            )
+        known, unknown = [np.zeros(0)], [np.zeros(0)]
+        for batch in episodes:
+            scores = self._known_and_unknown_scores(
+                *keras.utils.unpack_x_y_sample_weight(batch)
+            )
+            known.append(scores[0])
+            unknown.append(scores[1])
+        known, unknown = np.concatenate(known), np.concatenate(unknown)
+        result = calibration.calibrate(
+            np.concatenate([known, unknown]),
+            np.arange(len(known) + len(unknown)) < len(known),
+            false_accept_rate,
+        )
+        # A score above the threshold is accepted; where two logits are equal,
+        # the class would win, which comes first.
+        above = np.nextafter(np.float32(result.threshold), np.float32("inf"))
+        self.unknown_threshold.assign(above)
+        return result
 
     def adapt(self, support_x, support_y, support_weight=None):
         """Returns the model of one task, an ordinary Keras model.
@@ -132,10 +212,65 @@ class MetricModel(EpisodicModel):
     def compute_output_spec(self, x, training=None):
         episode.check_keys(x)
         tasks, query = tf.nest.flatten(x[episode.QUERY_X])[0].shape[:2]
-        return keras.KerasTensor((tasks, query, self.ways), self.variable_dtype)
+        outputs = self.ways and self.ways + self.unknown
+        return keras.KerasTensor((tasks, query, outputs), self.variable_dtype)
+
+    def _parts(self, x, training):
+        """Returns what `answer()` takes, but for `training`."""
+        support, queries = self._embed(x, training)
+        labels = x[episode.SUPPORT_Y]
+        weight = x.get(episode.SUPPORT_WEIGHT)
+        if weight is None:
+            weight = tf.ones(tf.shape(support)[:2], support.dtype)
+        if self.takes_integer_labels:
+            labels = tf.one_hot(labels, self._ways(x), dtype=support.dtype)
+        return support, labels, tf.cast(weight, support.dtype), queries
+
+    def _ways(self, x):
+        if self.ways:
+            return self.ways
+        return tf.cast(tf.reduce_max(x[episode.SUPPORT_Y]), "int32") + 1
+
+    def _known_and_unknown_scores(self, x, y, sample_weight):
+        """Returns the highest logits of queries with and without their class.
+
+        Returns:
+            A tuple of arrays, one number for each query that is of a class,
+            and one for each query.
+        """
+        if y is None:
+            raise ValueError(
+                "`episodes` must hold the labels of the queries, `(x, y)`. "
+                "Received: a data set of `x` alone."
+            )
+        self._check_batch(x, y, sample_weight)
+        support, labels, weight, queries = self._parts(x, training=False)
+        present = tf.reduce_any(labels * weight[..., None] > 0, axis=1)
+        if np.any(np.sum(present, axis=-1) < 2):
+            raise ValueError(
+                "Each episode must have two classes or more, so that one can "
+                "be left out. Received: an episode of one class."
+            )
+
+        def best(weight):
+            logits = self.answer(support, labels, weight, queries, False)
+            return tf.reduce_max(logits[..., :-1], axis=-1).numpy()
+
+        y = np.asarray(y)
+        counted = np.ones(y.shape, bool)
+        if sample_weight is not None:
+            counted = np.asarray(sample_weight) > 0
+        with_all = best(weight)
+        without = with_all.copy()
+        for way in range(labels.shape[-1]):
+            left_out = best(weight * (1.0 - labels[..., way]))
+            without = np.where(y == way, left_out, without)
+        of_a_class = y < labels.shape[-1]
+        return with_all[counted & of_a_class], without[counted]
 
     def _embed(self, x, training):
         """Returns the embeddings of the support set and of the queries."""
+        _check_shapes(x)
         support_x, query_x = x[episode.SUPPORT_X], x[episode.QUERY_X]
         leaf = tf.nest.flatten(support_x)[0]
         tasks, supports = tf.shape(leaf)[0], tf.shape(leaf)[1]
@@ -152,8 +287,21 @@ class MetricModel(EpisodicModel):
 
     def _check_batch(self, x, y=None, sample_weight=None):
         super()._check_batch(x, y, sample_weight)
-        if self.takes_integer_labels and y is not None:
-            _check_support(x, y, sample_weight)
+        _check_shapes(x)
+        if not self.takes_integer_labels:
+            return
+        ways = int(self._ways(x))
+        if np.max(x[episode.SUPPORT_Y]) >= ways:
+            raise ValueError(
+                'The support set must have no examples of "none of these", '
+                f"class {ways}; only queries may be labeled so. Received: "
+                f"support labels up to {np.max(x[episode.SUPPORT_Y])}."
+            )
+        if y is not None:
+            # There are no examples of "none of these".
+            of_a_class = np.asarray(y) != ways if self.unknown else True
+            asked = True if sample_weight is None else sample_weight > 0
+            _check_support(x, y, of_a_class & np.asarray(asked))
 
     def _embed_support(self, support_x, support_y, support_weight):
         """Checks one task's support set, and prepares it for `score()`.
@@ -164,15 +312,10 @@ class MetricModel(EpisodicModel):
         """
         task = self._one_task(support_x, support_y, support_weight)
         x = tf.nest.map_structure(lambda leaf: leaf[None], task)
-        labels = x[episode.SUPPORT_Y]
-        embeddings, _ = self._embed(x, training=False)
-        weight = x.get(episode.SUPPORT_WEIGHT, tf.ones(embeddings.shape[:2]))
-        weight = tf.cast(weight, embeddings.dtype)
         if self.takes_integer_labels:
-            ways = self.ways or int(tf.reduce_max(labels)) + 1
-            _check_support(x, np.arange(ways)[None])
-            labels = tf.one_hot(labels, ways, dtype=weight.dtype)
-        return embeddings, labels, weight
+            _check_support(x, np.arange(self._ways(x))[None])
+        support, labels, weight, _ = self._parts(x, training=False)
+        return support, labels, weight
 
     def _copy(self):
         """Returns a model of the same settings and weights."""
@@ -195,17 +338,36 @@ class MetricModel(EpisodicModel):
         return model
 
     def get_config(self):
-        return {**super().get_config(), "ways": self.ways}
+        return {
+            **super().get_config(),
+            "ways": self.ways,
+            "unknown": self.unknown,
+        }
 
 
-def _check_support(x, y, sample_weight=None):
+def _check_shapes(x):
+    """Checks that support and query examples have the same shape."""
+    support_x, query_x = x[episode.SUPPORT_X], x[episode.QUERY_X]
+    leaves = tf.nest.flatten(support_x), tf.nest.flatten(query_x)
+    for support, query in zip(*leaves):
+        one, other = support.shape[2:], query.shape[2:]
+        if not tf.TensorShape(one).is_compatible_with(other):
+            raise ValueError(
+                "Support and query examples must have the same shape. "
+                f"Received: support examples of shape {tuple(one)} and query "
+                f"examples of shape {tuple(other)}."
+            )
+
+
+def _check_support(x, y, asked=True):
     """Checks that every class that is asked for has a support example."""
     support = np.asarray(x[episode.SUPPORT_Y])
     weight = np.asarray(x.get(episode.SUPPORT_WEIGHT, np.ones(support.shape)))
-    asked = np.ones(np.shape(y)) if sample_weight is None else sample_weight
+    asked = np.broadcast_to(asked, np.shape(y))
     for task, labels in enumerate(np.asarray(y)):
-        wanted = np.unique(labels[np.asarray(asked)[task] > 0])
-        missing = np.setdiff1d(wanted, support[task][weight[task] > 0])
+        missing = np.setdiff1d(
+            labels[asked[task]], support[task][weight[task] > 0]
+        )
         if missing.size:
             raise ValueError(
                 "The support set must have an example of every class that "

@@ -25,6 +25,8 @@ class PrototypicalNetwork(MetricModel):
             references)`, such as `keras_meta.distances.LearnedDistance`.
         ways: Integer, the ways of every episode. `None` (the default) takes
             them from the labels. XLA needs to know them.
+        unknown: Boolean. Whether there is one more answer, "none of these",
+            the last logit; see `calibrate_unknown()`. Defaults to `False`.
         **kwargs: Arguments of `keras.Model`, such as `name`.
 
     Raises:
@@ -54,9 +56,14 @@ class PrototypicalNetwork(MetricModel):
     """
 
     def __init__(
-        self, network, distance="squared_euclidean", ways=None, **kwargs
+        self,
+        network,
+        distance="squared_euclidean",
+        ways=None,
+        unknown=False,
+        **kwargs,
     ):
-        super().__init__(network, ways, **kwargs)
+        super().__init__(network, ways, unknown, **kwargs)
         self.distance = distances.get(distance)
 
     def score(self, support, labels, weight, queries, training):
@@ -81,22 +88,23 @@ class PrototypicalNetwork(MetricModel):
 
         Returns:
             A `keras.Model` from query inputs `[query, ...]` to logits
-            `[query, ways]`.
+            `[query, ways]`; with `unknown`, `[query, ways + 1]`.
 
         Raises:
             ValueError: Where the support set is empty or lacks a class.
         """
-        if self.distance is distances.squared_euclidean:
-            before = []
-        elif self.distance is distances.cosine:
-            before = [keras.layers.UnitNormalization()]
-        else:
+        if self.distance not in (
+            distances.squared_euclidean,
+            distances.cosine,
+        ):
             return super().adapt(support_x, support_y, support_weight)
         support, labels, weight = self._embed_support(
             support_x, support_y, support_weight
         )
         prototypes = _prototypes(support, labels, weight)[0].numpy()
-        if before:
+        before = []
+        if self.distance is distances.cosine:
+            before = [keras.layers.UnitNormalization()]
             lengths = np.linalg.norm(prototypes, axis=1, keepdims=True)
             kernel = (prototypes / np.maximum(lengths, 1e-12)).T
             # This model's logits are cosines less 1.
@@ -104,7 +112,17 @@ class PrototypicalNetwork(MetricModel):
         else:
             kernel = 2.0 * prototypes.T
             bias = -np.sum(np.square(prototypes), axis=1)
-        head = keras.layers.Dense(len(prototypes), name="prototypes")
+        if self.unknown:
+            # One more column, whose logit is the threshold.
+            kernel = np.pad(kernel, [(0, 0), (0, 1)])
+            bias = np.append(bias, self.unknown_threshold)
+            if self.distance is distances.squared_euclidean:
+                # The logits of the classes lack -|q|^2, so this one gets
+                # |q|^2 instead.
+                before = [_append_squared_length(prototypes.shape[1])]
+                kernel = np.pad(kernel, [(0, 1), (0, 0)])
+                kernel[-1, -1] = 1.0
+        head = keras.layers.Dense(len(bias), name="prototypes")
         model = self._network_with_head([*before, head])
         head.set_weights([kernel, bias])
         return model
@@ -127,3 +145,12 @@ def _prototypes(support, labels, weight):
     sums = tf.einsum("tsw,tsd->twd", labels, support)
     counts = tf.reduce_sum(labels, axis=1)[..., None]
     return tf.math.divide_no_nan(sums, counts)
+
+
+def _append_squared_length(size):
+    """Returns a model from embeddings q to q and |q|^2, of Keras's layers."""
+    embeddings = keras.Input((size,))
+    squares = keras.layers.Dot(axes=1)([embeddings, embeddings])
+    return keras.Model(
+        embeddings, keras.layers.Concatenate()([embeddings, squares])
+    )

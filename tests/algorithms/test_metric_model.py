@@ -43,6 +43,11 @@ def make_model(**arguments):
     return model
 
 
+def identity_network():
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, keras.layers.Identity()(inputs))
+
+
 @pytest.fixture
 def batch():
     return next(iter(contract.blob_episodes()))
@@ -135,3 +140,264 @@ def test_logits_have_full_precision_in_mixed_precision(batch):
 class TestNearestExample(contract.AlgorithmContract):
     def make_model(self):
         return make_model(ways=3)
+
+
+def make_unknown(kind, network=None, **arguments):
+    """Returns a model that knows "none of these", not compiled."""
+    network = network or keras_meta.backbones.mlp((8,), (16,), outputs=8)
+    if kind == "nearest":
+        return NearestExample(network, unknown=True, **arguments)
+    return keras_meta.PrototypicalNetwork(
+        network, distance=kind, unknown=True, **arguments
+    )
+
+
+every_unknown = pytest.mark.parametrize(
+    "kind", ["nearest", "squared_euclidean", "euclidean", "cosine"]
+)
+
+
+def distractors(batch):
+    """Returns episodes whose queries are of other classes, or mostly so."""
+    x, y = batch
+    # Each task is asked about the next one's queries, of other classes.
+    return {**x, "query_x": tf.roll(x["query_x"], 1, axis=0)}
+
+
+def many_episodes(classes, **settings):
+    arrays = contract.blobs(classes=200, examples=10)
+    return keras_meta.episodes.from_arrays(
+        *arrays, classes=classes, shots=2, queries=4, **settings
+    )
+
+
+@every_unknown
+def test_unknown_changes_nothing_before_it_is_calibrated(kind, batch):
+    model = make_unknown(kind)
+    assert model(batch[0]).shape == (4, 12, 4)
+    config = {**model.get_config(), "unknown": False}
+    plain = type(model).from_config(config)
+    plain.network.set_weights(model.network.get_weights())
+    logits = model(batch[0])
+    np.testing.assert_array_equal(logits[..., :3], plain(batch[0]))
+    np.testing.assert_array_equal(logits[..., 3], -1e9)
+
+
+@every_unknown
+def test_calibrated_model_knows_what_it_does_not_know(kind):
+    model = make_unknown(kind, identity_network())
+    # One way more than are used: then as many as are used are left.
+    calibrated = model.calibrate_unknown(
+        many_episodes(range(100), ways=5, episodes=200),
+        false_accept_rate=0.1,
+    )
+    assert 0.099 < calibrated.false_accept_rate <= 0.1
+    test = dict(ways=4, episodes=200, meta_batch_size=50)
+    known = many_episodes(range(100, 150), **test)
+    other = many_episodes(range(150, 200), **test, seed=1)
+    accepted, right = [], []
+    for (x, y), (other_x, _) in zip(known, other):
+        right.append(np.argmax(model(x), axis=-1) == y)
+        x["query_x"] = other_x["query_x"]
+        accepted.append(np.argmax(model(x), axis=-1) < 4)
+    # 3,200 queries of no class, 16 to an episode.
+    assert abs(np.mean(accepted) - 0.1) < 0.03
+    # Those of a class are refused about as often as was counted.
+    assert np.mean(right) > 0.8
+    refused = 1 - np.mean(right)
+    assert abs(refused - calibrated.false_reject_rate) < 0.05
+
+
+@every_unknown
+def test_threshold_is_the_quantile_of_scores_without_the_class(kind):
+    model = make_unknown(kind)
+    episodes = contract.blob_episodes(episodes=6, meta_batch_size=4)
+    known, unknown = [], []
+    for x, y in episodes.unbatch():
+        x = {key: value.numpy() for key, value in x.items()}
+        for query, label in zip(x["query_x"], y.numpy()):
+            for without, scores in ((False, known), (True, unknown)):
+                kept = x["support_y"] != (label if without else -1)
+                classes = x["support_y"][kept]
+                task = {
+                    "support_x": x["support_x"][kept][None],
+                    "support_y": np.unique(classes, return_inverse=True)[1][
+                        None
+                    ],
+                    "query_x": query[None, None],
+                }
+                scores.append(np.max(model(task)[0, 0, :-1]))
+    result = model.calibrate_unknown(episodes, false_accept_rate=0.25)
+    expected = np.sort(unknown)[::-1][len(unknown) // 4]
+    np.testing.assert_allclose(result.threshold, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        result.false_reject_rate, np.mean(known < expected), atol=0.03
+    )
+    np.testing.assert_allclose(
+        model.unknown_threshold, expected, rtol=1e-3, atol=1e-5
+    )
+
+
+def test_a_logit_that_equals_the_threshold_is_refused(batch):
+    # What `calibrate()` counts is what `argmax` does, for every query.
+    model = make_unknown("nearest")
+    x, y = batch
+    episodes = tf.data.Dataset.from_tensors((x, y))
+    result = model.calibrate_unknown(episodes, false_accept_rate=0.0)
+    highest = np.max(model(x)[..., :-1], axis=-1)
+    accepted = np.argmax(model(x), axis=-1) < 3
+    assert np.array_equal(accepted, highest > result.threshold)
+    assert np.mean(~accepted) == result.false_reject_rate
+
+
+@every_unknown
+def test_calibration_of_padded_ways_and_weights(kind, batch):
+    x, y = batch
+    one = {key: value[:1] for key, value in x.items()}
+    whole = tf.data.Dataset.from_tensors((one, y[:1]))
+    # A way that the second task lacks, padded examples, and queries that
+    # count for nothing and would change everything.
+    padded = {
+        "support_x": tf.concat([one["support_x"], one["query_x"]], axis=1),
+        "support_y": tf.concat([one["support_y"], 3 - 0 * y[:1]], axis=1),
+        "support_weight": [[1.0] * 6 + [0.0] * 12],
+        "query_x": tf.concat([one["query_x"], one["support_x"]], axis=1),
+    }
+    asked = tf.concat([y[:1], one["support_y"]], axis=1)
+    weight = np.array([[1.0] * 12 + [0.0] * 6], "float32")
+    padded = tf.data.Dataset.from_tensors((padded, asked, weight))
+    results = []
+    for episodes in (whole, padded):
+        model = make_unknown(kind)
+        keras.utils.set_random_seed(0)
+        for variable in model.network.weights:
+            variable.assign(keras.random.normal(variable.shape, seed=1))
+        results.append(model.calibrate_unknown(episodes, 0.2))
+    for name in ("threshold", "false_accept_rate", "false_reject_rate"):
+        values = [getattr(result, name) for result in results]
+        np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5)
+
+
+def test_queries_of_no_class_are_counted_as_they_are(batch):
+    x, y = batch
+    model = make_unknown("nearest")
+    none = tf.fill(tf.shape(y), 3)
+    # Nothing but these and one query of each class.
+    mixed = {
+        **x,
+        "query_x": tf.concat(
+            [distractors(batch)["query_x"], x["query_x"]], axis=1
+        ),
+    }
+    labels = tf.concat([none, y], axis=1)
+    episodes = tf.data.Dataset.from_tensors((mixed, labels))
+    result = model.calibrate_unknown(episodes, 0.5)
+    logits = model(distractors(batch))
+    unknown = list(np.ravel(np.max(logits[..., :3], axis=-1)))
+    for way in range(3):
+        weight = tf.cast(x["support_y"] != way, "float32")
+        left_out = model({**x, "support_weight": weight})[..., :3]
+        unknown.extend(np.max(left_out, axis=-1)[y == way])
+    expected = np.sort(unknown)[::-1][len(unknown) // 2]
+    np.testing.assert_allclose(result.threshold, expected, rtol=1e-5)
+
+
+@every_unknown
+def test_adapted_loaded_and_exported_models_know_it_too(kind, batch, tmp_path):
+    model = make_unknown(kind, ways=3)
+    episodes = contract.blob_episodes(episodes=20, seed=3)
+    model.calibrate_unknown(episodes, false_accept_rate=0.2)
+    x = distractors(batch)
+    expected = model(x)
+    assert len(np.unique(np.argmax(expected, axis=-1))) == 4
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), expected)
+
+    model.export(tmp_path / "exported", verbose=False)
+    endpoint = tf.saved_model.load(tmp_path / "exported").signatures[
+        "adapt_and_predict"
+    ]
+    (answer,) = endpoint(**x).values()
+    np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
+
+    adapted = adapted_to(model, x)
+    answer = adapted.predict(x["query_x"][0], verbose=0)
+    np.testing.assert_allclose(
+        keras.ops.softmax(answer),
+        keras.ops.softmax(expected[0]),
+        rtol=1e-3,
+        atol=1e-5,
+    )
+    # Calibrating the model again does not change it.
+    model.unknown_threshold.assign(1e9)
+    np.testing.assert_array_equal(
+        adapted.predict(x["query_x"][0], verbose=0), answer
+    )
+    # An adapted copy of a calibrated model can be adapted from, too.
+    adapted.save(tmp_path / "adapted.keras")
+    again = keras.saving.load_model(tmp_path / "adapted.keras")
+    np.testing.assert_array_equal(
+        again.predict(x["query_x"][0], verbose=0), answer
+    )
+
+
+@pytest.mark.parametrize("ways", [3, None])
+def test_trains_and_evaluates_with_queries_of_no_class(ways, batch):
+    model = make_model(unknown=True, ways=ways)
+    model.calibrate_unknown(contract.blob_episodes(episodes=8))
+    x = distractors(batch)
+    y = tf.fill(tf.shape(batch[1]), 3)
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    refused = np.mean(np.argmax(model(x), axis=-1) == 3)
+    np.testing.assert_allclose(logs["accuracy"], refused, atol=1e-6)
+    episodes = tf.data.Dataset.from_tensors((x, y))
+    result = keras_meta.evaluate_episodes(model, episodes)
+    np.testing.assert_allclose(result.mean, refused, atol=1e-6)
+    before = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+    model.fit(x, y, epochs=20, verbose=0)
+    assert model.evaluate(x, y, verbose=0, return_dict=True)["loss"] < before
+    for labels, bad in ((y + 1, "query"), (y, "support")):
+        wrong = x
+        if bad == "support":
+            wrong = {**x, "support_y": x["support_y"] + 1}
+        if bad == "support" and ways is None:
+            # Then there are as many ways as the support set says.
+            continue
+        with pytest.raises(ValueError, match="none of these|Received.*4"):
+            model.fit(wrong, labels, verbose=0)
+
+
+def test_calibration_refuses_what_it_cannot_use(batch):
+    episodes = contract.blob_episodes(episodes=4)
+    with pytest.raises(ValueError, match="`unknown=True`. Received"):
+        make_model().calibrate_unknown(episodes)
+    with pytest.raises(ValueError, match="`unknown` must be one of.*'maybe'"):
+        make_model(unknown="maybe")
+    model = make_model(unknown=True)
+    with pytest.raises(ValueError, match="must be finite.*endless"):
+        model.calibrate_unknown(contract.blob_episodes())
+    with pytest.raises(TypeError, match="`tf.data.Dataset`.*Received: tuple"):
+        model.calibrate_unknown(batch)
+    with pytest.raises(ValueError, match="labels of the queries"):
+        model.calibrate_unknown(episodes.map(lambda x, y: x))
+    with pytest.raises(ValueError, match="two classes or more"):
+        model.calibrate_unknown(contract.blob_episodes(ways=1, episodes=4))
+    with pytest.raises(ValueError, match="0 to accept"):
+        model.calibrate_unknown(episodes.take(0))
+    with pytest.raises(ValueError, match="`false_accept_rate` must be"):
+        model.calibrate_unknown(episodes, 1.5)
+    assert model.unknown_threshold.numpy() == np.float32(-1e9)
+
+
+def test_refuses_queries_of_another_shape_than_the_support(batch):
+    model = make_model()
+    x = {**batch[0], "query_x": batch[0]["query_x"][..., :7]}
+    for call in (
+        lambda: model(x),
+        lambda: model.fit(x, batch[1], verbose=0),
+        lambda: model.predict(x, verbose=0),
+    ):
+        with pytest.raises(ValueError, match=r"same shape.*\(8,\).*\(7,\)"):
+            call()

@@ -122,21 +122,31 @@ def test_trains_with_more_ways_than_it_is_evaluated_with():
 
 
 def test_adapted_model_loads_in_a_process_without_this_package(tmp_path):
-    model = keras_meta.PrototypicalNetwork(
-        keras_meta.backbones.conv4((8, 8, 1), filters=4)
-    )
+    network = keras_meta.backbones.conv4((8, 8, 1), filters=4)
     generator = np.random.default_rng(0)
     x = generator.normal(size=(6, 8, 8, 1)).astype("float32")
-    adapted = model.adapt(x, [0, 0, 1, 1, 2, 2])
-    assert isinstance(adapted.layers[-1], keras.layers.Dense)
-    adapted.save(tmp_path / "adapted.keras")
-    np.savez(tmp_path / "data.npz", x=x, y=adapted.predict(x, verbose=0))
+    answers = {}
+    for distance in ("squared_euclidean", "cosine"):
+        for unknown in (False, True):
+            model = keras_meta.PrototypicalNetwork(
+                network, distance=distance, unknown=unknown
+            )
+            adapted = model.adapt(x, [0, 0, 1, 1, 2, 2])
+            assert isinstance(adapted.layers[-1], keras.layers.Dense)
+            name = f"{distance}_{unknown}"
+            adapted.save(tmp_path / f"{name}.keras")
+            answers[name] = adapted.predict(x, verbose=0)
+            assert answers[name].shape == (6, 3 + unknown)
+    np.savez(tmp_path / "data.npz", x=x, **answers)
     program = (
         "import sys, keras, numpy as np\n"
-        "data = np.load(sys.argv[1] + '/data.npz')\n"
-        "model = keras.saving.load_model(sys.argv[1] + '/adapted.keras')\n"
-        "answer = model.predict(data['x'], verbose=0)\n"
-        "assert np.array_equal(answer, data['y'])\n"
+        "data = dict(np.load(sys.argv[1] + '/data.npz'))\n"
+        "x = data.pop('x')\n"
+        "for name, expected in data.items():\n"
+        "    path = sys.argv[1] + '/' + name + '.keras'\n"
+        "    model = keras.saving.load_model(path)\n"
+        "    answer = model.predict(x, verbose=0)\n"
+        "    assert np.array_equal(answer, expected)\n"
         "assert 'keras_meta' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path], check=True)
