@@ -31,6 +31,7 @@ from keras_meta import xla
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.maml import MAML
 from keras_meta.algorithms.prototypical_network import PrototypicalNetwork
+from keras_meta.algorithms.siamese_network import SiameseNetwork
 from keras_meta.divergence import DivergenceError
 from keras_meta.evaluation import evaluate_episodes
 from keras_meta.version import __version__
@@ -42,6 +43,7 @@ __all__ = [
     "EpisodicModel",
     "MAML",
     "PrototypicalNetwork",
+    "SiameseNetwork",
     "__version__",
     "algorithms",
     "backbones",
