@@ -34,6 +34,7 @@ from keras_meta.algorithms.prototypical_network import PrototypicalNetwork
 from keras_meta.algorithms.siamese_network import SiameseNetwork
 from keras_meta.divergence import DivergenceError
 from keras_meta.evaluation import evaluate_episodes
+from keras_meta.task_library import TaskLibrary
 from keras_meta.version import __version__
 
 xla.register_slice_gradient()
@@ -44,6 +45,7 @@ __all__ = [
     "MAML",
     "PrototypicalNetwork",
     "SiameseNetwork",
+    "TaskLibrary",
     "__version__",
     "algorithms",
     "backbones",
