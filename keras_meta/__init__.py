@@ -30,7 +30,9 @@ from keras_meta import visualization
 from keras_meta import xla
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.maml import MAML
+from keras_meta.algorithms.matching_network import MatchingNetwork
 from keras_meta.algorithms.prototypical_network import PrototypicalNetwork
+from keras_meta.algorithms.relation_network import RelationNetwork
 from keras_meta.algorithms.siamese_network import SiameseNetwork
 from keras_meta.divergence import DivergenceError
 from keras_meta.evaluation import evaluate_episodes
@@ -43,7 +45,9 @@ __all__ = [
     "DivergenceError",
     "EpisodicModel",
     "MAML",
+    "MatchingNetwork",
     "PrototypicalNetwork",
+    "RelationNetwork",
     "SiameseNetwork",
     "TaskLibrary",
     "__version__",

@@ -8,13 +8,16 @@ def conv4(
     outputs=None,
     filters=64,
     downsampling="pooling",
+    flatten=True,
+    halvings=4,
     name="conv4",
 ):
     """The network of four convolutional blocks of the few-shot literature.
 
     Each block is a 3x3 convolution, batch normalization, ReLU, and a halving
     of the size. What is left is flattened, and a dense layer without
-    activation gives the outputs.
+    activation gives the outputs. Relation networks take the feature maps:
+    `flatten=False, halvings=2`.
 
     Args:
         input_shape: Tuple of integers, the shape of one image, `(height,
@@ -27,11 +30,16 @@ def conv4(
             block as in prototypical networks, or `"strides"`, convolutions
             of stride 2 as in MAML's Omniglot network, which takes about a
             quarter of the arithmetic.
+        flatten: Boolean. `False` leaves the feature maps as they are, and
+            the dense layer out. Defaults to `True`.
+        halvings: Integer from 1 to 4, how many of the blocks halve the size:
+            the first ones. Defaults to `4`.
         name: String, the name of the model. Defaults to `"conv4"`.
 
     Returns:
         A `keras.Model` from images `[batch, height, width, channels]` to
-        `[batch, outputs]`, or to flat embeddings.
+        `[batch, outputs]`, to flat embeddings, or to feature maps
+        `[batch, height, width, filters]`.
 
     Raises:
         ValueError: Where an argument is not as described.
@@ -41,6 +49,7 @@ def conv4(
     ```python
     network = keras_meta.backbones.conv4(outputs=5)
     embedding = keras_meta.backbones.conv4(input_shape=(84, 84, 3))
+    maps = keras_meta.backbones.conv4(flatten=False, halvings=2)
     ```
 
     Reference:
@@ -56,17 +65,26 @@ def conv4(
         )
     for size in input_shape:
         arguments.check_positive_integer("input_shape", size)
-    strides = 2 if downsampling == "strides" else 1
+    arguments.check_choice("flatten", flatten, (True, False))
+    arguments.check_choice("halvings", halvings, (1, 2, 3, 4))
+    if outputs is not None and not flatten:
+        raise ValueError(
+            "`outputs` must be None where the feature maps are not flattened. "
+            f"Received: outputs={outputs} and flatten=False."
+        )
     x = inputs = keras.Input(input_shape)
-    for _ in range(4):
+    for block in range(4):
+        halving = downsampling if block < halvings else None
+        strides = 2 if halving == "strides" else 1
         x = keras.layers.Conv2D(filters, 3, strides=strides, padding="same")(x)
         x = keras.layers.BatchNormalization()(x)
         x = keras.layers.ReLU()(x)
-        if downsampling == "pooling":
+        if halving == "pooling":
             # Below 16 pixels there is nothing left to pool at the end.
             padding = "same" if min(x.shape[1:3]) < 2 else "valid"
             x = keras.layers.MaxPooling2D(2, padding=padding)(x)
-    x = keras.layers.Flatten()(x)
+    if flatten:
+        x = keras.layers.Flatten()(x)
     if outputs is not None:
         arguments.check_positive_integer("outputs", outputs)
         x = keras.layers.Dense(outputs)(x)

@@ -45,8 +45,8 @@ def _input_signature(network, name):
         shape = config.get("input_shape")
         if shape is None:
             raise ValueError(
-                "To be exported, the network must know the shape of its "
-                f"input. Received: network={network!r}, which does not. "
+                "The network must know the shape of its input. Received: "
+                f"network={network!r}, which does not. "
                 "Build it with `network.build(input_shape)`, or give it a "
                 "`keras.Input`."
             )
@@ -69,11 +69,18 @@ def _label_signature(model):
     """Returns a `tf.TensorSpec` `[tasks, support, ...]` of the labels."""
     if model.takes_integer_labels:
         return tf.TensorSpec((None, None), "int32", episode.SUPPORT_Y)
-    query = _input_signature(model.network, episode.QUERY_X)
-    outputs = tf.nest.map_structure(
-        lambda leaf: keras.KerasTensor(leaf.shape[1:], leaf.dtype.name), query
-    )
+    if not model.targets_like_outputs:
+        return tf.TensorSpec(None, "float32", episode.SUPPORT_Y)
     return tf.nest.map_structure(
         lambda leaf: _with_free_axes(leaf, episode.SUPPORT_Y),
-        model.network.compute_output_spec(outputs),
+        output_spec(model.network),
     )
+
+
+def output_spec(network):
+    """Returns the `keras.KerasTensor` of a built network's outputs."""
+    inputs = tf.nest.map_structure(
+        lambda leaf: keras.KerasTensor(leaf.shape[1:], leaf.dtype.name),
+        _input_signature(network, episode.QUERY_X),
+    )
+    return network.compute_output_spec(inputs)

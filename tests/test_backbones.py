@@ -90,6 +90,40 @@ def test_conv4_is_four_blocks_and_a_dense_layer():
                 assert layer.padding == "same"
 
 
+@pytest.mark.parametrize("downsampling", ["pooling", "strides"])
+def test_conv4_gives_feature_maps(downsampling):
+    settings = dict(filters=8, downsampling=downsampling, flatten=False)
+    for halvings, side in ((1, 14), (2, 7)):
+        network = backbones.conv4(**settings, halvings=halvings)
+        assert network.output_shape == (None, side, side, 8)
+        expected = conv4_parameters(1, 8, None, None)
+        assert count_parameters(network) == expected
+        images = np.zeros((2, 28, 28, 1), "float32")
+        assert network(images).shape == (2, side, side, 8)
+    # Halvings are those of the first blocks.
+    network = backbones.conv4((16, 16, 1), **settings, halvings=2)
+    convolutions = [
+        layer.output.shape[1]
+        for layer in network.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    ]
+    expected = {"pooling": [16, 8, 4, 4], "strides": [8, 4, 4, 4]}
+    assert convolutions == expected[downsampling]
+    # What is flattened is the same maps.
+    flat = backbones.conv4((16, 16, 1), outputs=5, filters=8, halvings=2)
+    assert flat.layers[-1].kernel.shape == (4 * 4 * 8, 5)
+
+
+def test_conv4_refuses_bad_maps():
+    for bad in (0, 5, -1, "2", None):
+        with pytest.raises(ValueError, match="`halvings` must be one of 1, 2"):
+            backbones.conv4(halvings=bad)
+    with pytest.raises(ValueError, match="`flatten` must be one of"):
+        backbones.conv4(flatten="maps")
+    with pytest.raises(ValueError, match="`outputs` must be None.*outputs=5"):
+        backbones.conv4(flatten=False, outputs=5)
+
+
 def test_conv4_gives_logits():
     # No activation: answers of both signs that do not sum to 1.
     network = backbones.conv4((8, 8, 1), outputs=5, filters=8)

@@ -1,11 +1,15 @@
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.maml import MAML
+from keras_meta.algorithms.matching_network import MatchingNetwork
 from keras_meta.algorithms.prototypical_network import PrototypicalNetwork
+from keras_meta.algorithms.relation_network import RelationNetwork
 from keras_meta.algorithms.siamese_network import SiameseNetwork
 
 __all__ = [
     "MAML",
     "EpisodicModel",
+    "MatchingNetwork",
     "PrototypicalNetwork",
+    "RelationNetwork",
     "SiameseNetwork",
 ]

@@ -58,6 +58,9 @@ class EpisodicModel(keras.Model):
     ```
     """
 
+    # Whether targets of a regression have the shape of the network's outputs.
+    targets_like_outputs = True
+
     def __init__(self, network, **kwargs):
         # Support labels are inputs, too, and must not be rounded in mixed
         # precision; the network casts what it gets by itself.

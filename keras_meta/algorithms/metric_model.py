@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta import calibration
 from keras_meta import episode
+from keras_meta import export
 from keras_meta.algorithms.adapted_metric_model import AdaptedMetricModel
 from keras_meta.algorithms.base import EpisodicModel
 
@@ -49,6 +50,7 @@ class MetricModel(EpisodicModel):
                 shape=(),
                 initializer=keras.initializers.Constant(ABSENT),
                 trainable=False,
+                autocast=False,
                 name="unknown_threshold",
             )
         # XLA needs every shape beforehand, that of the logits included.
@@ -212,6 +214,9 @@ class MetricModel(EpisodicModel):
     def compute_output_spec(self, x, training=None):
         episode.check_keys(x)
         tasks, query = tf.nest.flatten(x[episode.QUERY_X])[0].shape[:2]
+        if not self.takes_integer_labels:
+            shape = (tasks, query, *x[episode.SUPPORT_Y].shape[2:])
+            return keras.KerasTensor(shape, self.variable_dtype)
         outputs = self.ways and self.ways + self.unknown
         return keras.KerasTensor((tasks, query, outputs), self.variable_dtype)
 
@@ -224,6 +229,8 @@ class MetricModel(EpisodicModel):
             weight = tf.ones(tf.shape(support)[:2], support.dtype)
         if self.takes_integer_labels:
             labels = tf.one_hot(labels, self._ways(x), dtype=support.dtype)
+        else:
+            labels = tf.cast(labels, self.variable_dtype)
         return support, labels, tf.cast(weight, support.dtype), queries
 
     def _ways(self, x):
@@ -268,12 +275,20 @@ class MetricModel(EpisodicModel):
         of_a_class = y < labels.shape[-1]
         return with_all[counted & of_a_class], without[counted]
 
+    def _embedding_shape(self):
+        """Returns the shape of one embedding, a tuple of integers."""
+        return tuple(export.output_spec(self.network).shape[1:])
+
     def _embed(self, x, training):
         """Returns the embeddings of the support set and of the queries."""
         _check_shapes(x)
         support_x, query_x = x[episode.SUPPORT_X], x[episode.QUERY_X]
         leaf = tf.nest.flatten(support_x)[0]
-        tasks, supports = tf.shape(leaf)[0], tf.shape(leaf)[1]
+        # What is known beforehand must stay so, for XLA.
+        tasks, supports = (
+            tf.shape(leaf)[axis] if leaf.shape[axis] is None else size
+            for axis, size in enumerate(leaf.shape[:2])
+        )
 
         def join(support, query):
             both = tf.concat([support, tf.cast(query, support.dtype)], axis=1)
@@ -289,6 +304,7 @@ class MetricModel(EpisodicModel):
         super()._check_batch(x, y, sample_weight)
         _check_shapes(x)
         if not self.takes_integer_labels:
+            _check_targets(x, y)
             return
         ways = int(self._ways(x))
         if np.max(x[episode.SUPPORT_Y]) >= ways:
@@ -357,6 +373,22 @@ def _check_shapes(x):
                 f"Received: support examples of shape {tuple(one)} and query "
                 f"examples of shape {tuple(other)}."
             )
+
+
+def _check_targets(x, y):
+    """Checks that the targets of queries are like those of the support."""
+    targets = x[episode.SUPPORT_Y]
+    if tf.nest.is_nested(targets):
+        raise TypeError(
+            "The targets of a regression must be one array. Received: "
+            f"`support_y` of type {type(targets).__name__}."
+        )
+    if y is not None and targets.shape[2:] != y.shape[2:]:
+        raise ValueError(
+            "The targets of support and queries must have the same shape. "
+            f"Received: support targets of shape {tuple(targets.shape[2:])} "
+            f"and query targets of shape {tuple(y.shape[2:])}."
+        )
 
 
 def _check_support(x, y, asked=True):

@@ -130,11 +130,13 @@ def test_logits_have_full_precision_in_mixed_precision(batch):
     x = {**batch[0], "support_y": tf.minimum(batch[0]["support_y"], 1)}
     x["support_y"] = tf.tensor_scatter_nd_update(x["support_y"], [[0, 5]], [2])
     network = keras_meta.backbones.mlp((8,), (16,), outputs=8)
-    model = NearestExample(network, dtype="mixed_float16")
+    model = NearestExample(network, dtype="mixed_float16", unknown=True)
+    model.unknown_threshold.assign(-1.0001)
     logits = model(x)
     assert logits.dtype == "float32"
     assert model.compute_output_spec(x).dtype == "float32"
     np.testing.assert_array_equal(logits[1:, :, 2], -1e9)
+    np.testing.assert_array_equal(logits[..., 3], np.float32(-1.0001))
 
 
 class TestNearestExample(contract.AlgorithmContract):
