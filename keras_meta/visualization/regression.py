@@ -15,6 +15,7 @@ def plot_regression(model, episodes, tasks=3, steps=(0, 1), figure=None):
         tasks: Integer, how many tasks to draw. Defaults to `3`.
         steps: Sequence of integers, after which numbers of inner steps the
             fit is drawn. Defaults to `(0, 1)`: before and after the first.
+            A model that adapts without inner steps has one fit, `(0,)`.
         figure: Optional `matplotlib.figure.Figure` or `SubFigure` to draw
             in. `None` (the default) makes one.
 
@@ -58,14 +59,13 @@ def plot_regression(model, episodes, tasks=3, steps=(0, 1), figure=None):
             label="truth",
         )
         for step, color in zip(steps, colors):
+            before = step == 0 and len(fits) > 1
             axis.plot(
                 query_x[order],
                 np.ravel(fits[step][task])[order],
                 color=color,
-                linestyle="-" if step else "--",
-                label=f"after {step} step{'s' * (step != 1)}"
-                if step
-                else "before adapting",
+                linestyle="--" if before else "-",
+                label=_label(step, fits),
             )
         axis.plot(
             np.ravel(x[episode.SUPPORT_X][task]),
@@ -80,3 +80,11 @@ def plot_regression(model, episodes, tasks=3, steps=(0, 1), figure=None):
     axes[0].set_ylabel("y")
     axes[0].legend(fontsize=8, loc="best")
     return figure
+
+
+def _label(step, fits):
+    if len(fits) == 1:
+        return "answer"
+    if step == 0:
+        return "before adapting"
+    return f"after {step} step{'s' * (step != 1)}"

@@ -50,6 +50,27 @@ def test_plot_regression_draws_what_the_model_predicts():
             )
 
 
+def test_plot_regression_draws_a_model_without_inner_steps():
+    model = keras_meta.MatchingNetwork(
+        keras_meta.backbones.mlp(), regression=True
+    )
+    episodes = keras_meta.episodes.sinusoids(queries=50, episodes=1)
+    figure = keras_meta.visualization.plot_regression(
+        model, episodes, steps=(0,)
+    )
+    (axis,) = figure.axes
+    lines = {line.get_label(): line for line in axis.lines}
+    assert set(lines) == {"truth", "answer", "support"}
+    assert lines["answer"].get_linestyle() == "-"
+    x, _ = next(iter(episodes))
+    order = np.argsort(x["query_x"][0].numpy().ravel())
+    np.testing.assert_allclose(
+        lines["answer"].get_xydata()[:, 1],
+        np.ravel(model(x))[order],
+        atol=1e-5,
+    )
+
+
 def test_plot_regression_refuses_steps_that_are_not_taken():
     with pytest.raises(ValueError, match="must not exceed.*takes 2"):
         keras_meta.visualization.plot_regression(
