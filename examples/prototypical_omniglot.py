@@ -217,10 +217,12 @@ def redrawn(coordinates):
 ## Training
 
 One episode a step, of many more ways than will be asked for. The pooling
-comes before the normalization, which costs half the time, and the embedding
-is scaled down: squared distances of two thousand features would otherwise
-make every answer certain from the start, and the gradient small.
+comes before the normalization, which costs half the time. Squared distances
+of two thousand features would make every answer certain from the start, so
+they are scaled down; cosines are scaled up.
 """
+
+SHARPNESS = {"squared_euclidean": 0.03, "euclidean": 1.0, "cosine": 15.0}
 
 
 def make_embedding():
@@ -232,16 +234,7 @@ def make_embedding():
             x = keras.layers.MaxPooling2D(2)(x)
         x = keras.layers.BatchNormalization()(x)
         x = keras.layers.ReLU()(x)
-    x = keras.layers.Flatten()(x)
-    return keras.Model(inputs, keras.layers.Rescaling(0.17)(x))
-
-
-def make_distance():
-    if arguments.distance == "cosine":
-        return lambda queries, references: (
-            15 * keras_meta.distances.cosine(queries, references)
-        )
-    return arguments.distance
+    return keras.Model(inputs, keras.layers.Flatten()(x))
 
 
 def train(seed):
@@ -263,7 +256,10 @@ def train(seed):
     coordinates = random_coordinates if redraws else as_drawn
     episodes = episodes.map(redrawn(coordinates), num_parallel_calls=2)
     model = keras_meta.PrototypicalNetwork(
-        make_embedding(), distance=make_distance(), ways=ways
+        make_embedding(),
+        distance=arguments.distance,
+        sharpness=SHARPNESS[arguments.distance],
+        ways=ways,
     )
     model.compile(
         optimizer=keras.optimizers.Adam(

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_meta import arguments
 from keras_meta import distances
 from keras_meta.algorithms.metric_model import MetricModel
 
@@ -23,6 +24,12 @@ class PrototypicalNetwork(MetricModel):
         distance: `"squared_euclidean"` (the default, the paper's choice),
             `"euclidean"`, `"cosine"`, or a function or layer `(queries,
             references)`, such as `keras_meta.distances.LearnedDistance`.
+        sharpness: Float above 0, the factor of the distances in the softmax.
+            The larger the embeddings, the smaller it should be: with squared
+            distances of thousands of features every answer is certain from
+            the start, and nothing is learned from it. Cosines, which are at
+            most 2 apart, need one of about 10. Defaults to `1.0`, as in the
+            paper.
         ways: Integer, the ways of every episode. `None` (the default) takes
             them from the labels. XLA needs to know them.
         unknown: Boolean. Whether there is one more answer, "none of these",
@@ -59,15 +66,19 @@ class PrototypicalNetwork(MetricModel):
         self,
         network,
         distance="squared_euclidean",
+        sharpness=1.0,
         ways=None,
         unknown=False,
         **kwargs,
     ):
         super().__init__(network, ways, unknown, **kwargs)
+        arguments.check_positive_number("sharpness", sharpness)
         self.distance = distances.get(distance)
+        self.sharpness = sharpness
 
     def score(self, support, labels, weight, queries, training):
-        return -self.distance(queries, _prototypes(support, labels, weight))
+        prototypes = _prototypes(support, labels, weight)
+        return -self.sharpness * self.distance(queries, prototypes)
 
     def adapt(self, support_x, support_y, support_weight=None):
         """Returns the classifier of one task, an ordinary Keras model.
@@ -112,16 +123,17 @@ class PrototypicalNetwork(MetricModel):
         else:
             kernel = 2.0 * prototypes.T
             bias = -np.sum(np.square(prototypes), axis=1)
+        kernel, bias = self.sharpness * kernel, self.sharpness * bias
         if self.unknown:
             # One more column, whose logit is the threshold.
             kernel = np.pad(kernel, [(0, 0), (0, 1)])
             bias = np.append(bias, self.unknown_threshold)
             if self.distance is distances.squared_euclidean:
-                # The logits of the classes lack -|q|^2, so this one gets
-                # |q|^2 instead.
+                # The logits of the classes lack -|q|^2 times the sharpness, so
+                # this one gets it instead.
                 before = [_append_squared_length(prototypes.shape[1])]
                 kernel = np.pad(kernel, [(0, 1), (0, 0)])
-                kernel[-1, -1] = 1.0
+                kernel[-1, -1] = self.sharpness
         head = keras.layers.Dense(len(bias), name="prototypes")
         model = self._network_with_head([*before, head])
         head.set_weights([kernel, bias])
@@ -131,6 +143,7 @@ class PrototypicalNetwork(MetricModel):
         return {
             **super().get_config(),
             "distance": distances.serialize(self.distance),
+            "sharpness": self.sharpness,
         }
 
     @classmethod

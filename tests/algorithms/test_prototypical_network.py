@@ -61,6 +61,33 @@ def test_logits_equal_the_formula_with_unequal_shots(name, distance):
     )
 
 
+@pytest.mark.parametrize("unknown", [False, True])
+@pytest.mark.parametrize(
+    "distance", ["squared_euclidean", "cosine", "euclidean"]
+)
+def test_sharpness_is_a_factor_also_of_the_adapted_model(distance, unknown):
+    x = random_episode(tasks=1)
+    settings = dict(distance=distance, unknown=unknown)
+    plain = keras_meta.PrototypicalNetwork(identity_network(), **settings)
+    sharp = keras_meta.PrototypicalNetwork(
+        identity_network(), sharpness=0.3, **settings
+    )
+    if unknown:
+        plain.unknown_threshold.assign(-2.0)
+        sharp.unknown_threshold.assign(-0.6)
+    np.testing.assert_allclose(sharp(x), 0.3 * plain(x), rtol=1e-5)
+    adapted = sharp.adapt(x["support_x"][0], x["support_y"][0])
+    np.testing.assert_allclose(
+        keras.ops.softmax(adapted(x["query_x"][0])),
+        keras.ops.softmax(sharp(x)[0]),
+        rtol=1e-4,
+    )
+    copy = keras_meta.PrototypicalNetwork.from_config(sharp.get_config())
+    assert copy.sharpness == 0.3
+    with pytest.raises(ValueError, match="`sharpness`.*above 0.*Received"):
+        keras_meta.PrototypicalNetwork(identity_network(), sharpness=0)
+
+
 def test_permuting_the_ways_permutes_the_logits():
     x = random_episode()
     model = keras_meta.PrototypicalNetwork(identity_network())
