@@ -316,7 +316,9 @@ class MetricModel(EpisodicModel):
         if y is not None:
             # There are no examples of "none of these".
             of_a_class = np.asarray(y) != ways if self.unknown else True
-            asked = True if sample_weight is None else sample_weight > 0
+            asked = True
+            if sample_weight is not None:
+                asked = np.asarray(sample_weight) > 0
             _check_support(x, y, of_a_class & np.asarray(asked))
 
     def _embed_support(self, support_x, support_y, support_weight):
@@ -383,11 +385,13 @@ def _check_targets(x, y):
             "The targets of a regression must be one array. Received: "
             f"`support_y` of type {type(targets).__name__}."
         )
-    if y is not None and targets.shape[2:] != y.shape[2:]:
+    one = np.shape(targets)[2:]
+    other = one if y is None else np.shape(y)[2:]
+    if one != other:
         raise ValueError(
             "The targets of support and queries must have the same shape. "
-            f"Received: support targets of shape {tuple(targets.shape[2:])} "
-            f"and query targets of shape {tuple(y.shape[2:])}."
+            f"Received: support targets of shape {one} and query targets of "
+            f"shape {other}."
         )
 
 

@@ -139,11 +139,6 @@ def test_logits_have_full_precision_in_mixed_precision(batch):
     np.testing.assert_array_equal(logits[..., 3], np.float32(-1.0001))
 
 
-class TestNearestExample(contract.AlgorithmContract):
-    def make_model(self):
-        return make_model(ways=3)
-
-
 def make_unknown(kind, network=None, **arguments):
     """Returns a model that knows "none of these", not compiled."""
     network = network or keras_meta.backbones.mlp((8,), (16,), outputs=8)
@@ -257,8 +252,8 @@ def test_calibration_of_padded_ways_and_weights(kind, batch):
     x, y = batch
     one = {key: value[:1] for key, value in x.items()}
     whole = tf.data.Dataset.from_tensors((one, y[:1]))
-    # A way that the second task lacks, padded examples, and queries that
-    # count for nothing and would change everything.
+    # A way that the task lacks, padded examples, and queries that count for
+    # nothing and would change everything.
     padded = {
         "support_x": tf.concat([one["support_x"], one["query_x"]], axis=1),
         "support_y": tf.concat([one["support_y"], 3 - 0 * y[:1]], axis=1),
