@@ -37,7 +37,7 @@ parser.add_argument(
 )
 parser.add_argument("--runs", help="folder of run01 ... run20")
 parser.add_argument("--seeds", default=[0], type=int, nargs="+")
-parser.add_argument("--steps", default=3000, type=int)
+parser.add_argument("--steps", default=4000, type=int)
 parser.add_argument("--ways", default=60, type=int)
 parser.add_argument(
     "--views",
@@ -263,7 +263,7 @@ def train(seed):
     )
     model.compile(
         optimizer=keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(1e-3, arguments.steps)
+            keras.optimizers.schedules.CosineDecay(3e-3, arguments.steps)
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],

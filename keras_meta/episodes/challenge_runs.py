@@ -39,6 +39,8 @@ def one_shot_runs(path, image_size, color="grayscale"):
     Example:
 
     ```python
+    import os
+
     for name in ("training/class1", "training/class2", "test/item1"):
         os.makedirs(f"runs/run01/{name.split('/')[0]}", exist_ok=True)
         pixels = np.random.randint(0, 256, size=(105, 105, 1))

@@ -61,6 +61,8 @@ def image_folders(path, image_size=None, color="rgb"):
     Example:
 
     ```python
+    import os
+
     for name in ("cat", "dog"):
         os.makedirs(f"animals/{name}")
         pixels = np.random.randint(0, 256, size=(32, 32, 3))
