@@ -79,8 +79,9 @@ ALGORITHMS = {
     "SiameseNetwork, verification": lambda ways: keras_meta.SiameseNetwork(
         embedding(), head="verification", ways=ways
     ),
+    # A relation compares maps, and those of the others are of 2 x 2 pixels.
     "RelationNetwork": lambda ways: keras_meta.RelationNetwork(
-        embedding(flatten=False), ways=ways
+        embedding(flatten=False, halvings=2), ways=ways
     ),
 }
 

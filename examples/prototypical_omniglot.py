@@ -20,7 +20,9 @@ import keras_meta
 
 SETS = ("small1", "small2")
 IMAGE_SIZE = 28
-# Images are distorted from a larger copy, so that strokes stay smooth.
+# The size of the files, and of the copies that images are redrawn from: larger
+# ones, so that strokes stay smooth.
+FILE_SIZE = 105
 SOURCE_SIZE = 56
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -51,6 +53,7 @@ parser.add_argument(
     choices=("squared_euclidean", "euclidean", "cosine"),
 )
 parser.add_argument("--width", default=32, type=int)
+parser.add_argument("--no-centering", action="store_true")
 parser.add_argument("--no-class-augmentation", action="store_true")
 parser.add_argument("--no-image-augmentation", action="store_true")
 parser.add_argument(
@@ -60,11 +63,67 @@ parser.add_argument("--output", default="omniglot_output", type=pathlib.Path)
 arguments = parser.parse_args()
 
 """
+## One place and one size
+
+Black strokes on white become white strokes on black, a little thicker, with
+their center of mass in the middle and their spread the same for all: where
+and how large a character was drawn does not tell which it is.
+"""
+
+
+def square_grid(points):
+    """Returns `[points ** 2, 2]`, (x, y) from -1 to 1."""
+    axis = np.linspace(-1, 1, points, dtype="float32")
+    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+
+
+def sample(images, coordinates):
+    """Reads images `[count, size, size, 1]` where it is told to, bilinearly.
+
+    The coordinates `[count, pixels, 2]` are x and y, from -1 to 1.
+    """
+    size = images.shape[1]
+    flat = tf.reshape(images, [-1, size * size])
+    position = (coordinates + 1) / 2 * (size - 1)
+    corner = tf.floor(position)
+    share = position - corner
+    corner = tf.cast(corner, "int32")
+    result = 0.0
+    for shift in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        at = corner + shift
+        weight = tf.reduce_prod(
+            tf.where(tf.equal(shift, 1), share, 1 - share), axis=-1
+        )
+        inside = tf.reduce_all((at >= 0) & (at < size), axis=-1)
+        at = tf.clip_by_value(at, 0, size - 1)
+        values = tf.gather(flat, at[..., 1] * size + at[..., 0], batch_dims=1)
+        result += tf.where(inside, weight * values, 0.0)
+    side = round(coordinates.shape[1] ** 0.5)
+    return tf.reshape(result, [-1, side, side, 1])
+
+
+def centered(images):
+    """Centers images `[count, size, size, 1]`, white strokes from 0 to 1."""
+    if arguments.no_centering:
+        return tf.image.resize(images, (SOURCE_SIZE,) * 2, method="area")
+    places = square_grid(images.shape[1])
+    ink = tf.reshape(images, [-1, len(places), 1])
+    ink /= tf.reduce_sum(ink, axis=1, keepdims=True) + 1e-6
+    middle = tf.reduce_sum(ink * places, axis=1, keepdims=True)
+    squares = tf.reduce_sum(ink * (places - middle) ** 2, axis=(1, 2))
+    # A dot must not fill the image.
+    spread = tf.maximum(tf.sqrt(squares), 0.12)[:, None, None]
+    thick = tf.nn.max_pool2d(images, 3, 1, "SAME")
+    thick = tf.nn.avg_pool2d(thick, 2, 1, "SAME")
+    coordinates = middle + square_grid(SOURCE_SIZE) * spread / 0.42
+    return sample(thick, coordinates)
+
+
+"""
 ## Reading
 
-Black strokes on white become white strokes on black. An alphabet is never
-split between training and evaluation: what occurs in the background set is
-left out of the validation set.
+An alphabet is never split between training and evaluation: what occurs in
+the background set is left out of the validation set.
 """
 
 
@@ -74,9 +133,12 @@ def read(name):
         images = read_tfds(name)
     else:
         images = keras_meta.episodes.image_folders(
-            find(name), (SOURCE_SIZE, SOURCE_SIZE), color="grayscale"
+            find(name), (FILE_SIZE, FILE_SIZE), color="grayscale"
         )
-    return images._replace(images=255 - images.images)
+    chunks = np.array_split(images.images, 1 + len(images.images) // 256)
+    strokes = [centered(1 - chunk.astype("float32") / 255) for chunk in chunks]
+    strokes = np.round(255 * np.concatenate(strokes)).astype("uint8")
+    return images._replace(images=strokes)
 
 
 def find(name):
@@ -89,24 +151,30 @@ def find(name):
 def read_tfds(name):
     import tensorflow_datasets as tfds
 
-    examples, info = tfds.load(
-        "omniglot", split=name, batch_size=-1, with_info=True
+    data, info = tfds.load("omniglot", split=name, with_info=True)
+    examples = list(tfds.as_numpy(data))
+    classes, first, labels = np.unique(
+        [example["label"] for example in examples],
+        return_index=True,
+        return_inverse=True,
     )
-    examples = tfds.as_numpy(examples)
-    alphabets = info.features["alphabet"].names
-    labels, first, numbers = np.unique(
-        examples["label"], return_index=True, return_inverse=True
-    )
-    groups = [alphabets[number] for number in examples["alphabet"][first]]
-    size = (SOURCE_SIZE, SOURCE_SIZE)
-    images = tf.image.resize(examples["image"][..., :1], size, method="area")
+    names = info.features["alphabet"].names
     return keras_meta.episodes.labeled_images.LabeledImages(
-        np.round(images).astype("uint8"), numbers, labels, groups, None
+        images=np.stack([example["image"][..., :1] for example in examples]),
+        labels=labels,
+        classes=[str(number) for number in classes],
+        groups=[names[examples[index]["alphabet"]] for index in first],
+        files=None,
     )
+
+
+def alphabet_of(group):
+    # A folder of several sets has them before the alphabets.
+    return group.split("/")[-1]
 
 
 background = read(arguments.background)
-alphabets = sorted(set(background.groups))
+alphabets = sorted(set(map(alphabet_of, background.groups)))
 print(
     f"Training on {len(background.images)} images of "
     f"{len(background.classes)} characters, {', '.join(alphabets)}."
@@ -131,12 +199,6 @@ def with_symmetries(images, labels):
         all_images.append(mirrored)
         all_labels.append(labels + symmetry * classes)
     return np.concatenate(all_images), np.concatenate(all_labels)
-
-
-def square_grid(points):
-    """Returns `[points ** 2, 2]`, (x, y) from -1 to 1."""
-    axis = np.linspace(-1, 1, points, dtype="float32")
-    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
 
 
 PIXELS = square_grid(IMAGE_SIZE)
@@ -165,27 +227,6 @@ def random_coordinates(count, affine=1.0, bending=1.0):
     coordinates = tf.einsum("nij,pj->npi", matrix, PIXELS)
     coordinates += normal(0.08 * affine, 1, 2)
     return coordinates + HANDLES @ normal(0.13 * bending, 16, 2)
-
-
-def sample(images, coordinates):
-    """Reads images `[count, size, size, 1]` at coordinates, bilinearly."""
-    size = images.shape[1]
-    flat = tf.reshape(images, [-1, size * size])
-    position = (coordinates + 1) / 2 * (size - 1)
-    corner = tf.floor(position)
-    share = position - corner
-    corner = tf.cast(corner, "int32")
-    result = 0.0
-    for shift in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        at = corner + shift
-        weight = tf.reduce_prod(
-            tf.where(tf.equal(shift, 1), share, 1 - share), axis=-1
-        )
-        inside = tf.reduce_all((at >= 0) & (at < size), axis=-1)
-        at = tf.clip_by_value(at, 0, size - 1)
-        values = tf.gather(flat, at[..., 1] * size + at[..., 0], batch_dims=1)
-        result += tf.where(inside, weight * values, 0.0)
-    return tf.reshape(result, [-1, IMAGE_SIZE, IMAGE_SIZE, 1])
 
 
 def redraw(images, coordinates=random_coordinates):
@@ -321,15 +362,14 @@ def with_views(model, views):
 def validation_episodes():
     """Returns episodes of each alphabet that is not trained on."""
     images = read(arguments.validation)
-    shared = sorted(set(images.groups) & set(alphabets))
+    groups = [alphabet_of(group) for group in images.groups]
+    shared = sorted(set(groups) & set(alphabets))
     if shared:
         print(f"Left out, since they are trained on: {', '.join(shared)}.")
     episodes = {}
-    for alphabet in sorted(set(images.groups) - set(alphabets)):
+    for alphabet in sorted(set(groups) - set(alphabets)):
         classes = [
-            number
-            for number, group in enumerate(images.groups)
-            if group == alphabet
+            number for number, group in enumerate(groups) if group == alphabet
         ]
         episodes[alphabet] = keras_meta.episodes.from_arrays(
             images.images,
@@ -349,19 +389,18 @@ def validation_episodes():
 
 
 def challenge_runs():
-    """Returns the runs of the challenge, as images of the larger size."""
+    """Returns the runs of the challenge, centered as all other images."""
+
+    def center(x, y):
+        images = {
+            key: centered(1 - x[key][0])[None]
+            for key in ("support_x", "query_x")
+        }
+        return {**x, **images}, y
+
     return keras_meta.episodes.one_shot_runs(
-        arguments.runs, (SOURCE_SIZE, SOURCE_SIZE)
-    ).map(
-        lambda x, y: (
-            {
-                **x,
-                "support_x": 1 - x["support_x"],
-                "query_x": 1 - x["query_x"],
-            },
-            y,
-        )
-    )
+        arguments.runs, (FILE_SIZE, FILE_SIZE)
+    ).map(center)
 
 
 def errors(model, episodes):
