@@ -5,7 +5,6 @@ import os
 import tempfile
 import uuid
 import zipfile
-import zlib
 
 import keras
 import numpy as np
@@ -197,8 +196,8 @@ class TaskLibrary:
             the library nor other copies.
 
         Raises:
-            ValueError: Where that task was added without a model, or as
-                `distances()`.
+            ValueError: Where that task was added without a model, where the
+                model cannot be loaded, or as `distances()`.
         """
         name = self.most_similar(examples).name
         task = self._tasks[name]
@@ -208,7 +207,12 @@ class TaskLibrary:
                 f"Received: examples most similar to {name!r}, which was "
                 "added without one. Give it to `add()`."
             )
-        return _model_from_bytes(task.model, task.safe_mode)
+        try:
+            return _model_from_bytes(task.model, task.safe_mode)
+        except Exception as error:
+            raise ValueError(
+                f"The model of the task {name!r} could not be loaded: {error}"
+            ) from error
 
     def save(self, path):
         """Writes the library to one file, a zip archive.
@@ -267,26 +271,20 @@ class TaskLibrary:
         Raises:
             ValueError: Where the file is no library, is damaged, is of
                 another version, or where its Siamese network cannot be
-                loaded.
+                loaded or does not fit the examples.
         """
         path = os.fspath(path)
-        try:
-            manifest, comparer, tasks = _read(path, safe_mode)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            KeyError,
-            NotImplementedError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise ValueError(
-                "A task library must be a whole file that "
-                f"`TaskLibrary.save()` wrote. Received: {path}, which is "
-                f"something else or damaged ({error})."
-            ) from error
+        # A file that cannot be opened is an error of its own.
+        with open(path, "rb") as file:
+            try:
+                manifest, comparer, tasks = _read(file, safe_mode)
+            except Exception as error:
+                # There is no end to what wrong bytes make a reader raise.
+                raise ValueError(
+                    "A task library must be a whole file that "
+                    f"`TaskLibrary.save()` wrote. Received: {path}, which is "
+                    f"something else or damaged ({error})."
+                ) from error
         if manifest["version"] != _VERSION:
             raise ValueError(
                 f"A task library must have the file version {_VERSION} to be "
@@ -300,30 +298,45 @@ class TaskLibrary:
                 f"The Siamese network of the task library {path} could not be "
                 f"loaded: {error}"
             ) from error
+        for name, task in tasks.items():
+            try:
+                library.model.task_distance(task.examples, task.examples)
+            except Exception as error:
+                raise ValueError(
+                    f"The examples of the task {name!r} of the task library "
+                    f"{path} could not be compared: {error}"
+                ) from error
         library._tasks.update(tasks)
         return library
 
 
-def _read(path, safe_mode):
+def _read(file, safe_mode):
     """Returns the manifest, the Siamese network's bytes, and the tasks.
 
     Of another version it reads the manifest alone.
     """
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         manifest = json.loads(archive.read(_MANIFEST))
         if manifest["format"] != _FORMAT:
             raise ValueError(f"its format is {manifest['format']!r}")
+        if type(manifest["version"]) is not int:
+            raise ValueError(f"its version is {manifest['version']!r}")
         if manifest["version"] != _VERSION:
             return manifest, None, None
         tasks = {}
         for number, entry in enumerate(manifest["tasks"]):
+            name = entry["name"]
+            if not isinstance(name, str):
+                raise TypeError(f"a task is named {name!r}")
+            if name in tasks:
+                raise ValueError(f"two tasks are named {name!r}")
             examples = io.BytesIO(archive.read(_EXAMPLES.format(number)))
+            # `np.load` would take an archive of arrays as well.
+            examples = np.lib.format.read_array(examples, allow_pickle=False)
             model = None
             if entry["has_model"]:
                 model = archive.read(_MODEL.format(number))
-            tasks[str(entry["name"])] = _Task(
-                np.load(examples, allow_pickle=False), model, safe_mode
-            )
+            tasks[name] = _Task(examples, model, safe_mode)
         return manifest, archive.read(_COMPARER), tasks
 
 

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import struct
 import zipfile
 
 import keras
@@ -216,6 +217,27 @@ def pickled_examples(entries):
     return {**entries, "tasks/0/examples.npy": file.getvalue()}
 
 
+def with_examples(contents):
+    return lambda entries: {**entries, "tasks/0/examples.npy": contents}
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz():
+    file = io.BytesIO()
+    np.savez(file, examples=points(0))
+    return file.getvalue()
+
+
+def npy_of_shape(shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n"
+    return npy(0.0)[:8] + struct.pack("<H", len(header)) + header.encode()
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -226,8 +248,30 @@ def pickled_examples(entries):
         (with_manifest(format="other"), "damaged.*format is 'other'"),
         (with_manifest(version=2), "version 1 to be read.*of version 2"),
         (with_manifest(tasks=None), "something else or damaged"),
+        (with_manifest(version=True), "damaged.*version is True"),
+        (with_manifest(version="1"), "damaged.*version is '1'"),
+        (
+            with_manifest(tasks=[{"name": None, "has_model": False}]),
+            "damaged.*a task is named None",
+        ),
+        (
+            with_manifest(tasks=2 * [{"name": "a", "has_model": False}]),
+            "damaged.*two tasks are named 'a'",
+        ),
         (with_manifest(tasks=[{"name": "a"}]), "damaged.*has_model"),
         (pickled_examples, "damaged.*allow_pickle=False"),
+        (with_examples(npz()), "damaged.*magic string"),
+        (with_examples(npy_of_shape((10**12, 4))), "damaged"),
+        (with_examples(npy_of_shape((-1, 4))), "damaged"),
+        (
+            with_examples(npy(np.ones((3, 5)))),
+            r"examples of the task 'near' of.*shape.*\(3, 5\)",
+        ),
+        (with_examples(npy(np.ones((0, 4)))), "'near' of.*at least one"),
+        (with_examples(npy(3.0)), "'near' of.*at least one"),
+        (with_examples(npy(np.full((3, 4), np.nan))), "'near' of.*finite"),
+        (with_examples(npy(np.full((3, 4), "a"))), "'near' of.*compared"),
+        (with_examples(npy(np.ones((3, 4), "M8[s]"))), "'near' of.*compared"),
         (lambda entries: {**entries, "manifest.json": "[1"}, "damaged"),
         (lambda entries: {**entries, "manifest.json": "[]"}, "damaged"),
         (
@@ -269,6 +313,63 @@ def test_load_refuses_truncated_and_damaged_files(library, tmp_path):
     linear_model(0).save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="model.keras, which is something"):
         keras_meta.TaskLibrary.load(tmp_path / "model.keras")
+
+
+def loads_or_names(path):
+    try:
+        keras_meta.TaskLibrary.load(path)
+    except (TypeError, ValueError) as error:
+        assert path.name in str(error)
+        return False
+    return True
+
+
+def test_load_of_any_damaged_bytes_names_the_file(tmp_path):
+    library = keras_meta.TaskLibrary(
+        keras_meta.SiameseNetwork(identity_network())
+    )
+    library.add("near", points(0, examples=2), linear_model(0))
+    library.add("far", points(9, examples=2))
+    good, bad = tmp_path / "good.zip", tmp_path / "damaged.zip"
+    library.save(good)
+    contents = np.frombuffer(good.read_bytes(), "uint8")
+    generator = np.random.default_rng(0)
+    loaded = 0
+    for number in range(400):
+        damaged = contents.copy()
+        # Half of them in the directory, at the end of the archive.
+        start = [0, len(contents) - 400][number % 2]
+        places = generator.integers(start, len(contents), 1 + number % 3)
+        damaged[places] = generator.integers(0, 256, len(places))
+        bad.write_bytes(damaged.tobytes())
+        loaded += loads_or_names(bad)
+    # Some bytes, such as those of a date, do not matter.
+    assert 0 < loaded < 200
+    # Now with sums that are right.
+    for number in range(200):
+        name = ["manifest.json", "tasks/0/examples.npy"][number % 2]
+
+        def damage(entries):
+            damaged = bytearray(entries[name])
+            for place in generator.integers(0, min(len(damaged), 160), 2):
+                damaged[place] = generator.integers(0, 256)
+            return {**entries, name: bytes(damaged)}
+
+        rewritten(good, bad, damage)
+        loads_or_names(bad)
+
+
+def test_warm_start_names_the_task_of_a_damaged_model(library, tmp_path):
+    library.save(tmp_path / "good.zip")
+    rewritten(
+        tmp_path / "good.zip",
+        tmp_path / "bad.zip",
+        lambda entries: {**entries, "tasks/1/model.keras": b"nothing"},
+    )
+    loaded = keras_meta.TaskLibrary.load(tmp_path / "bad.zip")
+    assert loaded.warm_start(points(0)).count_params() == 10
+    with pytest.raises(ValueError, match="task 'middle' could not be loaded"):
+        loaded.warm_start(points(3))
 
 
 def test_models_that_hold_code_need_trust(library, tmp_path):
