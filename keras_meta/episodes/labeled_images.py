@@ -55,8 +55,8 @@ def image_folders(path, image_size=None, color="rgb"):
     Raises:
         FileNotFoundError: Where there is nothing at the path.
         ValueError: Where a file is not an image or is damaged (it is named),
-            where there is no image in a folder of its class, or where the
-            sizes differ.
+            where an archive holds two files of one name, where there is no
+            image in a folder of its class, or where the sizes differ.
 
     Example:
 
@@ -77,13 +77,7 @@ def image_folders(path, image_size=None, color="rgb"):
     """
     arguments.check_choice("color", color, ("rgb", "grayscale"))
     if image_size is not None:
-        if np.ndim(image_size) != 1 or len(image_size) != 2:
-            raise ValueError(
-                "`image_size` must be `(height, width)`. Received: "
-                f"image_size={image_size!r}."
-            )
-        for size in image_size:
-            arguments.check_positive_integer("image_size", size)
+        check_image_size(image_size)
     path = pathlib.Path(path)
     names, read = _contents(path)
     _check_names(path, names)
@@ -114,6 +108,22 @@ def image_folders(path, image_size=None, color="rgb"):
     return LabeledImages(np.stack(images), labels, class_names, groups, names)
 
 
+def check_image_size(image_size):
+    """Raises a `ValueError` where it is not `(height, width)`."""
+    if np.ndim(image_size) != 1 or len(image_size) != 2:
+        raise ValueError(
+            "`image_size` must be `(height, width)`. Received: "
+            f"image_size={image_size!r}."
+        )
+    for size in image_size:
+        arguments.check_positive_integer("image_size", size)
+
+
+def is_litter(name):
+    """Whether systems leave a file or folder of this name by themselves."""
+    return name.startswith(".") or name in _LITTER
+
+
 def decode(content, name, channels, image_size=None):
     """Returns an image as an array `[height, width, channels]`, uint8.
 
@@ -124,7 +134,13 @@ def decode(content, name, channels, image_size=None):
         image_size: Optional tuple, `(height, width)`.
     """
     try:
-        image = tf.io.decode_image(content, channels, expand_animations=False)
+        try:
+            image = _decode(content, channels)
+        except tf.errors.OpError:
+            if channels == 3:
+                raise
+            # GIF, and some BMP and JPEG, are not decoded to gray.
+            image = tf.image.rgb_to_grayscale(_decode(content, 3))
     except tf.errors.OpError as error:
         raise ValueError(
             "Every file must be an image that can be read (PNG, JPEG, GIF or "
@@ -137,6 +153,10 @@ def decode(content, name, channels, image_size=None):
     method = "area" if shrinks else "bilinear"
     resized = tf.image.resize(image[None], image_size, method=method)[0]
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), "uint8").numpy()
+
+
+def _decode(content, channels):
+    return tf.io.decode_image(content, channels, expand_animations=False)
 
 
 def _contents(path):
@@ -153,32 +173,35 @@ def _contents(path):
             f"`path` must be a folder or a zip archive. Received: {path}, "
             "where there is nothing."
         )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name[-1] != "/"]
-            names = _without_litter(names)
-            # One after another: what is slow is to decode.
-            contents = {name: _read_member(archive, name) for name in names}
-    except zipfile.BadZipFile as error:
-        raise ValueError(
-            f"`path` must be a folder or a zip archive. Received: {path}: "
-            f"{error}."
-        ) from error
+    # A file that cannot be opened is an error of its own.
+    with path.open("rb") as file:
+        try:
+            return _contents_of_archive(file)
+        except Exception as error:
+            # There is no end to what wrong bytes make a reader raise.
+            raise ValueError(
+                f"`path` must be a folder or a zip archive. Received: {path}: "
+                f"{error}."
+            ) from error
+
+
+def _contents_of_archive(file):
+    with zipfile.ZipFile(file) as archive:
+        names = [name for name in archive.namelist() if name[-1:] != "/"]
+        names = _without_litter(names)
+        contents = {}
+        # One after another: what is slow is to decode.
+        for name in names:
+            if name in contents:
+                raise ValueError(f"it holds two files named {name}")
+            try:
+                contents[name] = archive.read(name)
+            except Exception as error:
+                raise ValueError(f"{name} is damaged ({error})") from error
     return names, contents.__getitem__
 
 
-def _read_member(archive, name):
-    try:
-        return archive.read(name)
-    except Exception as error:
-        # Each way of compression has errors of its own.
-        raise zipfile.BadZipFile(f"{name} is damaged ({error})") from error
-
-
 def _without_litter(names):
-    def is_litter(part):
-        return part.startswith(".") or part in _LITTER
-
     return sorted(
         name for name in names if not any(map(is_litter, name.split("/")))
     )

@@ -1,7 +1,9 @@
+import io
 import pathlib
 import zipfile
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -95,6 +97,32 @@ def test_resizes_by_the_mean_of_an_area(tmp_path):
     assert larger.images.shape == (1, 16, 24, 3)
 
 
+@pytest.mark.parametrize("color", ["grayscale", "rgb"])
+@pytest.mark.parametrize(
+    "format, mode",
+    [
+        *[(format, "L") for format in ("BMP", "GIF", "JPEG", "PNG")],
+        *[(format, "RGB") for format in ("BMP", "GIF", "JPEG", "PNG")],
+        ("BMP", "RGBA"),
+        ("JPEG", "CMYK"),
+        ("PNG", "RGBA"),
+    ],
+)
+def test_decodes_each_kind_of_image(tmp_path, format, mode, color):
+    # Of one color, which the palette of a GIF then holds.
+    drawn = PIL.Image.new("RGB", (5, 4), (255, 102, 0)).convert(mode)
+    file = io.BytesIO()
+    drawn.save(file, format)
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class/1").write_bytes(file.getvalue())
+    read = keras_meta.episodes.image_folders(tmp_path, color=color)
+    expected = np.asarray(drawn.convert({"grayscale": "L"}.get(color, "RGB")))
+    expected = expected.reshape(1, 4, 5, -1)
+    assert read.images.shape == expected.shape
+    assert read.images.dtype == np.uint8
+    np.testing.assert_allclose(read.images, expected.astype("float"), atol=3)
+
+
 def test_system_files_are_passed_over(tmp_path):
     files = alphabets()
     litter = (".DS_Store", "__MACOSX/Greek/._00.png", "Greek/Thumbs.db")
@@ -147,6 +175,38 @@ def test_refuses_a_truncated_archive(tmp_path):
     path = write_zip(tmp_path / "data.zip", alphabets())
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="zip archive. Received: .*data.zip"):
+        keras_meta.episodes.image_folders(path)
+
+
+def test_any_damaged_bytes_of_an_archive_name_it(tmp_path):
+    files = {f"{name}/1.png": png(9, (2, 2)) for name in ("cat", "dog")}
+    path = write_zip(tmp_path / "good.zip", files)
+    contents = np.frombuffer(path.read_bytes(), "uint8")
+    path = tmp_path / "damaged.zip"
+    generator = np.random.default_rng(0)
+    read = 0
+    for number in range(600):
+        damaged = contents.copy()
+        places = generator.integers(0, len(contents), 1 + number % 3)
+        damaged[places] = generator.integers(0, 256, len(places))
+        path.write_bytes(damaged.tobytes())
+        try:
+            keras_meta.episodes.image_folders(path)
+            read += 1
+        except (TypeError, ValueError) as error:
+            assert "damaged.zip" in str(error)
+    # Some bytes, such as those of a date, do not matter.
+    assert 0 < read < 300
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_refuses_two_files_of_one_name(tmp_path):
+    path = write_zip(tmp_path / "data.zip", alphabets())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("Greek/character01/00.png", png(77))
+    with pytest.raises(
+        ValueError, match="data.zip: it holds two files named G"
+    ):
         keras_meta.episodes.image_folders(path)
 
 
