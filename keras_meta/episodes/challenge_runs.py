@@ -34,7 +34,8 @@ def one_shot_runs(path, image_size, color="grayscale"):
 
     Raises:
         FileNotFoundError: Where there is no run, or a file of one is missing.
-        ValueError: Where a line is no trial, or a file no image.
+        ValueError: Where a line is no trial, a file no image or no text, or
+            where an argument is not as described.
 
     Example:
 
@@ -56,6 +57,7 @@ def one_shot_runs(path, image_size, color="grayscale"):
           program induction, 2015
     """
     arguments.check_choice("color", color, ("rgb", "grayscale"))
+    labeled_images.check_image_size(image_size)
     path = pathlib.Path(path)
     folders = sorted(file.parent for file in path.glob(f"*/{_LABELS}"))
     if not folders:
@@ -93,7 +95,7 @@ def _read_run(path, folder, read):
     training = sorted(
         file
         for file in (folder / "training").glob("*")
-        if file.is_file() and not file.name.startswith(".")
+        if file.is_file() and not labeled_images.is_litter(file.name)
     )
     if not training:
         raise FileNotFoundError(
@@ -103,7 +105,7 @@ def _read_run(path, folder, read):
     numbers = {file: number for number, file in enumerate(training)}
     queries, labels = [], []
     labels_file = folder / _LABELS
-    for number, line in enumerate(labels_file.read_text().splitlines(), 1):
+    for number, line in enumerate(_lines(labels_file), 1):
         if not line.strip():
             continue
         where = f"line {number} of {labels_file}"
@@ -138,6 +140,17 @@ def _read_run(path, folder, read):
         episode.QUERY_X: _stack(read, queries),
     }
     return x, np.array(labels, "int32")
+
+
+def _lines(file):
+    try:
+        # Some editors put a mark before the first line.
+        return file.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"The trials must be text in UTF-8. Received: {file}: {error}. "
+            "Save it in that encoding."
+        ) from error
 
 
 def _stack(read, files):

@@ -92,6 +92,33 @@ def test_refuses_lines_that_are_no_trials(tmp_path, text, message):
         keras_meta.episodes.one_shot_runs(tmp_path, (21, 21))
 
 
+def test_reads_text_with_a_mark_and_refuses_other_encodings(tmp_path):
+    answers = write_runs(tmp_path, runs=1)
+    file = tmp_path / "run01/class_labels.txt"
+    lines = file.read_text()
+    file.write_text(lines, "utf-8-sig")
+    (_, y), *_ = keras_meta.episodes.one_shot_runs(tmp_path, (21, 21))
+    np.testing.assert_array_equal(y, answers)
+    file.write_text(lines, "utf-16")
+    with pytest.raises(ValueError, match="UTF-8. Received: .*class_labels.txt"):
+        keras_meta.episodes.one_shot_runs(tmp_path, (21, 21))
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", ".DS_Store"])
+def test_system_files_are_passed_over(tmp_path, name):
+    write_runs(tmp_path, runs=1)
+    (tmp_path / "run01/training" / name).write_bytes(b"no image")
+    (x, _), *_ = keras_meta.episodes.one_shot_runs(tmp_path, (21, 21))
+    assert x["support_x"].shape[1] == 20
+
+
+@pytest.mark.parametrize("image_size", [8, None, (8, 0), (8, 8, 1), "88"])
+def test_refuses_image_sizes(tmp_path, image_size):
+    write_runs(tmp_path, runs=1)
+    with pytest.raises(ValueError, match="`image_size` must be.*Received: ima"):
+        keras_meta.episodes.one_shot_runs(tmp_path, image_size)
+
+
 def test_names_the_damaged_image(tmp_path):
     write_runs(tmp_path, runs=1)
     (tmp_path / "run01/training/class05.png").write_bytes(b"no image")
