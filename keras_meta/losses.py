@@ -95,7 +95,8 @@ class TripletLoss(keras.losses.Loss):
             `"all"`: all triplets, which takes memory for batch**3 numbers.
         distance: `"euclidean"` (the default), `"squared_euclidean"`,
             `"cosine"`, or a function `(queries, references)` such as those
-            of `keras_meta.distances`.
+            of `keras_meta.distances`. A layer with weights is refused: a
+            model trains and saves its own weights, and none of its loss.
         reduction: As in every Keras loss. Defaults to
             `"sum_over_batch_size"`, the mean over the batch.
         name: String. Defaults to `"triplet_loss"`.
@@ -132,6 +133,7 @@ class TripletLoss(keras.losses.Loss):
         self.margin = margin
         self.mining = mining
         self.distance = distances.get(distance)
+        self._check_distance()
 
     def call(self, y_true, y_pred):
         embeddings = _precise(y_pred)
@@ -144,6 +146,8 @@ class TripletLoss(keras.losses.Loss):
         labels = _column("y_true", "labels", y_true)
         _check_same_length(labels, embeddings)
         of_pairs = self.distance(embeddings, embeddings)
+        # A layer may make its weights at its first call.
+        self._check_distance()
         same = labels[:, None] == labels[None, :]
         itself = tf.eye(tf.shape(labels)[0], dtype="bool")
         positive = tf.cast(same & ~itself, of_pairs.dtype)
@@ -155,6 +159,15 @@ class TripletLoss(keras.losses.Loss):
         # The mean over the batch is then the mean over the triplets.
         batch = tf.cast(tf.shape(labels)[0], losses.dtype)
         return losses * tf.math.divide_no_nan(batch, tf.reduce_sum(counts))
+
+    def _check_distance(self):
+        if getattr(self.distance, "weights", None):
+            raise ValueError(
+                "`distance` must have no weights: a model trains and saves "
+                "its own, and none of its loss. Received: "
+                f"distance={self.distance!r}. Take a function, and put what "
+                "is to be learned into the network."
+            )
 
     def get_config(self):
         return {

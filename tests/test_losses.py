@@ -257,6 +257,34 @@ def test_refuses_bad_arguments():
         keras_meta.losses.TripletLoss(distance="manhattan")
 
 
+def test_refuses_a_distance_with_weights():
+    # It would never be trained, nor saved with the model.
+    learned = keras_meta.distances.LearnedDistance(3)
+    with pytest.raises(ValueError, match="no weights.*Received: distance=<Le"):
+        keras_meta.losses.TripletLoss(distance=learned)
+
+    class MadeLater(keras.layers.Layer):
+        weighted = True
+
+        def build(self, queries_shape, references_shape):
+            if self.weighted:
+                self.add_weight(shape=(), name="scale")
+
+        def call(self, queries, references):
+            return keras_meta.distances.euclidean(queries, references)
+
+    layer = MadeLater()
+    loss = keras_meta.losses.TripletLoss(distance=layer)
+    with pytest.raises(ValueError, match="no weights.*Received: distance=<Ma"):
+        loss(*labeled_embeddings())
+    MadeLater.weighted = False
+    without = keras_meta.losses.TripletLoss(distance=MadeLater())
+    same = keras_meta.losses.TripletLoss(distance="euclidean")
+    assert float(without(*labeled_embeddings())) == float(
+        same(*labeled_embeddings())
+    )
+
+
 def test_refuses_what_does_not_fit():
     contrastive = keras_meta.losses.ContrastiveLoss()
     with pytest.raises(ValueError, match=r"distances.*\[batch\].*\(4, 3\)"):
