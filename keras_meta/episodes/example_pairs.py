@@ -57,11 +57,11 @@ def pairs(
         embed: Optional `keras.Model` or function from examples
             `[batch, ...]`, as they come out of this data set, to embeddings.
             It is used once, here, so that what it learns later changes
-            nothing.
+            nothing; and not at all where `hard` is 0.
         groups: Optional sequence, the group of each class of `y` in the
             order of its number (its script, say), as for
             `keras_meta.episodes.class_split()`. A class alone in its group
-            has no hard pairs.
+            has no hard pairs. They change nothing where `hard` is 0.
         pairs: Integer, the number of pairs: a fixed list, the same on every
             pass, for evaluation. `None` (the default) means without end, for
             training, and `fit()` then needs `steps_per_epoch`.
@@ -99,6 +99,11 @@ def pairs(
         raise ValueError(
             "Hard pairs are told either by `embed` or by `groups`. Received: "
             "both. Leave one out."
+        )
+    if embed is not None and not callable(embed):
+        raise TypeError(
+            "`embed` must be a `keras.Model` or a function. Received: "
+            f"embed={embed!r}."
         )
     x = tf.nest.map_structure(tf.convert_to_tensor, x)
     y = labeled_examples.labels_of(x, y)

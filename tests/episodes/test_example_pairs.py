@@ -262,6 +262,21 @@ def test_refuses_bad_arguments(settings, message):
         episodes.pairs(*numbered(), **settings)
 
 
+def test_refuses_what_cannot_embed_also_where_it_is_not_used():
+    for hard in (0.0, 0.5):
+        with pytest.raises(TypeError, match="`embed` must be.*'nonsense'"):
+            episodes.pairs(*numbered(), hard=hard, embed="nonsense")
+
+
+def test_groups_and_embeddings_change_nothing_without_hard_pairs():
+    x, y = numbered()
+    expected = drawn(episodes.pairs(x, y, pairs=200))
+    for settings in ({"groups": list("aabbcc")}, {"embed": lambda x: 1 / 0}):
+        found = drawn(episodes.pairs(x, y, pairs=200, **settings))
+        for one, other in zip(expected, found):
+            assert np.array_equal(one, other)
+
+
 def test_refuses_bad_data():
     x, y = numbered([3, 1, 4], names=[5, 17, 8])
     with pytest.raises(ValueError, match="class 17 has 1. Leave it out"):
