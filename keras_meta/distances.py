@@ -5,6 +5,8 @@ Each function takes queries `[..., queries, size]` and references
 `[..., queries, references]`.
 """
 
+import inspect
+
 import keras
 import tensorflow as tf
 
@@ -109,6 +111,9 @@ class LearnedDistance(keras.layers.Layer):
     """
 
     def __init__(self, size, **kwargs):
+        if kwargs.get("dtype") is None:
+            # Squares overflow in half precision, also in mixed precision.
+            kwargs["dtype"] = keras.config.dtype_policy().variable_dtype
         super().__init__(**kwargs)
         self.size = size
         self.raw_weights = self.add_weight(
@@ -146,9 +151,18 @@ def get(distance):
 
     Raises:
         ValueError: Where there is no distance of that name.
+        TypeError: Where it is something else, which could not be saved.
     """
-    if callable(distance):
+    is_layer = isinstance(distance, keras.layers.Layer)
+    if is_layer or inspect.isfunction(distance):
         return distance
+    if not isinstance(distance, str):
+        raise TypeError(
+            "`distance` must be a name, a function or a layer, so that it can "
+            f"be saved. Received: distance={distance!r} of type "
+            f"{type(distance).__name__}. Write it as a function `(queries, "
+            "references)`."
+        )
     if distance not in _BY_NAME:
         raise ValueError(
             "`distance` must be a function, a layer, or one of "

@@ -1,3 +1,6 @@
+import functools
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -80,6 +83,17 @@ def test_learned_distance_weighs_the_features():
     np.testing.assert_allclose(layer(a, b), expected, rtol=1e-4)
 
 
+def test_learned_distance_is_in_full_precision_in_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        layer = distances.LearnedDistance(3)
+        x = np.array([[0.0, 0.0, 0.0], [300.0, 400.0, 0.0]], "float32")
+        answers = layer(x, x)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(answers, [[0, 250000], [250000, 0]], rtol=1e-5)
+
+
 def test_serialization():
     for name in FORMULAS:
         config = distances.serialize(distances.get(name))
@@ -94,3 +108,18 @@ def test_serialization():
 def test_refuses_unknown_names():
     with pytest.raises(ValueError, match="one of 'squared_euclidean'.*'l1'"):
         distances.get("l1")
+
+
+@pytest.mark.parametrize(
+    "distance",
+    [
+        functools.partial(distances.euclidean),
+        tf.function(distances.euclidean),
+        distances.LearnedDistance,
+        ["euclidean"],
+        None,
+    ],
+)
+def test_refuses_what_could_not_be_saved(distance):
+    with pytest.raises(TypeError, match="name, a function or a layer.*Receiv"):
+        distances.get(distance)
