@@ -1,5 +1,8 @@
 import numbers
 
+import numpy as np
+import tensorflow as tf
+
 
 def check_integer(name, value):
     """Raises a `ValueError` where `value` is not an integer."""
@@ -46,3 +49,18 @@ def check_share(name, value):
             f"`{name}` must be a number from 0 to 1. "
             f"Received: {name}={value!r}."
         )
+
+
+def check_same_parts(name, one, other):
+    """Raises a `ValueError` where two structures of arrays differ."""
+    try:
+        tf.nest.assert_same_structure(one, other)
+    except (TypeError, ValueError) as error:
+        parts = [
+            tf.nest.map_structure(lambda leaf: str(np.shape(leaf)), structure)
+            for structure in (one, other)
+        ]
+        raise ValueError(
+            f"{name} must have the same parts, with the same keys. Received: "
+            f"shapes {parts[0]} and {parts[1]}."
+        ) from error

@@ -9,6 +9,8 @@ import collections.abc
 import numpy as np
 import tensorflow as tf
 
+from keras_meta import arguments
+
 FIRST = "first"
 SECOND = "second"
 
@@ -39,12 +41,13 @@ def check(x, y=None, sample_weight=None):
             "Pairs must have the keys 'first' and 'second'. Received: keys "
             f"{sorted(map(str, x))} (missing: {missing}, unknown: {unknown})."
         )
+    arguments.check_same_parts("Both examples of a pair", x[FIRST], x[SECOND])
     shapes = [
         tf.nest.map_structure(lambda leaf: tf.TensorShape(leaf.shape), x[key])
         for key in KEYS
     ]
     leaves = [tf.nest.flatten(shape) for shape in shapes]
-    fits = len(leaves[0]) == len(leaves[1]) and all(
+    fits = all(
         first.is_compatible_with(second) for first, second in zip(*leaves)
     )
     if not fits:

@@ -33,13 +33,10 @@ class AdaptedMetricModel(keras.Model):
 
     def call(self, x, training=False):
         queries = self.metric_model.network(x, training=training)[None]
-        support, weight = (
-            tf.cast(variable, queries.dtype)[None]
-            for variable in (self.support, self.support_weight)
+        support, labels, weight = (
+            tf.convert_to_tensor(variable)[None]
+            for variable in (self.support, self.labels, self.support_weight)
         )
-        labels = tf.convert_to_tensor(self.labels)[None]
-        if self.metric_model.takes_integer_labels:
-            labels = tf.cast(labels, queries.dtype)
         return self.metric_model.answer(
             support, labels, weight, queries, training
         )[0]

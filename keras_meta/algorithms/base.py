@@ -124,6 +124,12 @@ class EpisodicModel(keras.Model):
             self.network.compute_output_spec(example),
         )
 
+    def compile_from_config(self, config):
+        # Keras does not compile a loaded model whose `compile()` is its own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
     def fit(self, *args, **kwargs):
         given = _named_arguments(keras.Model.fit, self, args, kwargs)
         self._check_data(given, "steps_per_epoch")
@@ -280,12 +286,7 @@ class EpisodicModel(keras.Model):
             ),
         )
         episode.check(x, y, sample_weight, self.takes_integer_labels)
-        weight = x.get(episode.SUPPORT_WEIGHT)
-        if weight is not None and not np.all(np.any(weight, axis=1)):
-            raise ValueError(
-                "Every support set must have an example whose weight is not "
-                "0. Received: a task whose `support_weight` is 0 throughout."
-            )
+        _check_support_weight(x.get(episode.SUPPORT_WEIGHT))
         if self.takes_integer_labels:
             outputs = tf.nest.flatten(self.compute_output_spec(x))
             for labels in (x[episode.SUPPORT_Y], y):
@@ -307,6 +308,23 @@ class EpisodicModel(keras.Model):
             config["network"]
         )
         return cls(**config)
+
+
+def _check_support_weight(weight):
+    if weight is None:
+        return
+    weight = np.asarray(weight)
+    wrong = weight[~(np.isfinite(weight) & (weight >= 0))]
+    if wrong.size:
+        raise ValueError(
+            "`support_weight` must be finite and not negative. Received: "
+            f"{wrong[0]}. Give padded examples the weight 0."
+        )
+    if not np.all(np.any(weight, axis=1)):
+        raise ValueError(
+            "Every support set must have an example whose weight is not "
+            "0. Received: a task whose `support_weight` is 0 throughout."
+        )
 
 
 def _with_shape(leaf):

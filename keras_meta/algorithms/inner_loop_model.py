@@ -100,11 +100,6 @@ class InnerLoopModel(EpisodicModel):
         super().compile(optimizer, loss, *args, **kwargs)
         self.before_adaptation.follow(self._compile_metrics)
 
-    def compile_from_config(self, config):
-        # Keras does not compile a loaded model whose `compile()` is its own.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
     @property
     def task_loss(self):
         """The loss of the inner loop: the compiled one if none was given."""

@@ -92,6 +92,7 @@ class MatchingNetwork(MetricModel):
                 "context_steps", context_steps, "Or leave it at 0."
             )
         super().__init__(network, ways, unknown, **kwargs)
+        size = self._embedding_size()
         self.distance = distances.get(distance)
         self.sharpness = sharpness
         self.context_steps = context_steps
@@ -107,7 +108,7 @@ class MatchingNetwork(MetricModel):
                 name="log_sharpness",
             )
         if context_steps:
-            self._add_context_layers()
+            self._add_context_layers(size)
 
     @property
     def takes_integer_labels(self):
@@ -119,11 +120,9 @@ class MatchingNetwork(MetricModel):
             support, queries = self._in_context(
                 support, weight, queries, training
             )
-        # Half precision would be too coarse for sums of exponentials.
-        dtype = self.variable_dtype
-        pair_distances = tf.cast(self.distance(queries, support), dtype)
         sharpness = self.sharpness or tf.exp(self.log_sharpness)
-        scores = _weigh(-sharpness * pair_distances, tf.cast(weight, dtype))
+        pair_distances = tf.cast(self.distance(queries, support), weight.dtype)
+        scores = _weigh(-sharpness * pair_distances, weight)
         if self.regression:
             return _weighted_mean(tf.nn.softmax(scores), labels)
         of_class = labels[:, None] > 0
@@ -131,28 +130,32 @@ class MatchingNetwork(MetricModel):
             tf.where(of_class, scores[..., None], scores.dtype.min), axis=2
         )
 
-    def _add_context_layers(self):
-        shape = self._embedding_shape()
-        if len(shape) != 1:
+    def _add_context_layers(self, size):
+        if size is None:
             raise ValueError(
-                "For context embeddings, the network must give one vector for "
-                f"each example. Received: outputs of shape {shape}."
+                "For context embeddings, the network must know the size of "
+                "its embeddings. Received: a network that does not. Give it "
+                "a `keras.Input`."
             )
-        size = shape[0]
+        # Half precision would be too coarse for sums of embeddings.
+        dtype = self.variable_dtype
         # The kernels of cuDNN take no mask with gaps.
-        lstm = keras.layers.LSTM(size, return_sequences=True, use_cudnn=False)
+        lstm = keras.layers.LSTM(
+            size, return_sequences=True, use_cudnn=False, dtype=dtype
+        )
         self.support_context = keras.layers.Bidirectional(
-            lstm, merge_mode="sum", name="support_context"
+            lstm, merge_mode="sum", dtype=dtype, name="support_context"
         )
         self.support_context.build((None, None, size))
-        self.query_context = keras.layers.LSTMCell(size, name="query_context")
+        self.query_context = keras.layers.LSTMCell(
+            size, dtype=dtype, name="query_context"
+        )
         self.query_context.build((None, 2 * size))
 
     def _in_context(self, support, weight, queries, training):
         """Returns the embeddings of both in the context of the support set."""
-        support += tf.cast(
-            self.support_context(support, mask=weight > 0, training=training),
-            support.dtype,
+        support += self.support_context(
+            support, mask=weight > 0, training=training
         )
         size = queries.shape[-1]
         hidden, memory = tf.zeros_like(queries), tf.zeros_like(queries)
@@ -169,8 +172,7 @@ class MatchingNetwork(MetricModel):
                 [tf.reshape(hidden, [-1, size]), memory],
                 training=training,
             )
-            output = tf.reshape(output, tf.shape(queries))
-            hidden = tf.cast(output, queries.dtype) + queries
+            hidden = tf.reshape(output, tf.shape(queries)) + queries
         return support, hidden
 
     def get_config(self):

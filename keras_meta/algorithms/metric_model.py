@@ -7,7 +7,6 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta import calibration
 from keras_meta import episode
-from keras_meta import export
 from keras_meta.algorithms.adapted_metric_model import AdaptedMetricModel
 from keras_meta.algorithms.base import EpisodicModel
 
@@ -30,7 +29,8 @@ class MetricModel(EpisodicModel):
         network: A built `keras.Model` from examples to embeddings.
         ways: Integer, the ways of every episode. `None` (the default) takes
             them from the labels of each meta-batch, so that they may differ
-            between training and evaluation. XLA needs to know them.
+            between training and evaluation. XLA needs to know them: without,
+            Keras warns of `jit_compile=True` and goes on without XLA.
         unknown: Boolean. Whether there is one more answer, "none of these",
             the last logit; see `calibrate_unknown()`. Defaults to `False`.
         **kwargs: Arguments of `keras.Model`, such as `name`.
@@ -75,6 +75,12 @@ class MetricModel(EpisodicModel):
             "`score(support, labels, weight, queries, training)`."
         )
 
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        if self.takes_integer_labels:
+            for one in tf.nest.flatten(loss):
+                _check_takes_logits(one)
+        super().compile(optimizer, loss, *args, **kwargs)
+
     def call(self, x, training=False):
         self._check_episode(x)
         return self.answer(*self._parts(x, training), training)
@@ -94,8 +100,18 @@ class MetricModel(EpisodicModel):
             logit of a way that a task does not have is -1e9. With `unknown`
             one more logit comes last, that of "none of these".
         """
+        # Squares of embeddings overflow in half precision, and it has no number
+        # as low as that of an absent way.
+        support, labels, weight, queries = (
+            tf.cast(part, self.variable_dtype)
+            for part in (support, labels, weight, queries)
+        )
+        # Padding may be NaN, which is NaN, too, where it is multiplied by 0.
+        support, labels = (
+            tf.where(_like(weight > 0, part), part, tf.zeros_like(part))
+            for part in (support, labels)
+        )
         scores = self.score(support, labels, weight, queries, training)
-        # Half precision has no number as low as that of an absent way.
         scores = tf.cast(scores, self.variable_dtype)
         if not self.takes_integer_labels:
             return scores
@@ -226,12 +242,13 @@ class MetricModel(EpisodicModel):
         labels = x[episode.SUPPORT_Y]
         weight = x.get(episode.SUPPORT_WEIGHT)
         if weight is None:
-            weight = tf.ones(tf.shape(support)[:2], support.dtype)
+            weight = tf.ones(tf.shape(support)[:2])
         if self.takes_integer_labels:
-            labels = tf.one_hot(labels, self._ways(x), dtype=support.dtype)
-        else:
-            labels = tf.cast(labels, self.variable_dtype)
-        return support, labels, tf.cast(weight, support.dtype), queries
+            labels = tf.one_hot(labels, self._ways(x))
+        return tuple(
+            tf.cast(part, self.variable_dtype)
+            for part in (support, labels, weight, queries)
+        )
 
     def _ways(self, x):
         if self.ways:
@@ -276,13 +293,42 @@ class MetricModel(EpisodicModel):
         return with_all[counted & of_a_class], without[counted]
 
     def _embedding_shape(self):
-        """Returns the shape of one embedding, a tuple of integers."""
-        return tuple(export.output_spec(self.network).shape[1:])
+        """Returns the shape of one embedding, `None` where it is unknown."""
+        output = getattr(self.network, "output", None)
+        if output is None:
+            config = self.network.get_build_config() or {}
+            if "input_shape" not in config:
+                return None
+            inputs = keras.tree.map_shape_structure(
+                keras.KerasTensor, config["input_shape"]
+            )
+            output = self.network.compute_output_spec(inputs)
+        if tf.nest.is_nested(output):
+            raise ValueError(
+                "The network must give one embedding for each example. "
+                f"Received: a network with outputs {output}."
+            )
+        return tuple(output.shape[1:])
+
+    def _embedding_size(self):
+        """Checks that embeddings are vectors; returns their size or `None`."""
+        shape = self._embedding_shape()
+        if shape is None:
+            return None
+        if len(shape) != 1:
+            raise ValueError(
+                "The network must give one flat embedding, `[batch, size]`. "
+                f"Received: a network with embeddings of shape {shape}. Add "
+                "a `keras.layers.Flatten`."
+            )
+        return shape[0]
 
     def _embed(self, x, training):
         """Returns the embeddings of the support set and of the queries."""
         _check_shapes(x)
         support_x, query_x = x[episode.SUPPORT_X], x[episode.QUERY_X]
+        if episode.SUPPORT_WEIGHT in x:
+            support_x = _without_nan(support_x, x[episode.SUPPORT_WEIGHT])
         leaf = tf.nest.flatten(support_x)[0]
         # What is known beforehand must stay so, for XLA.
         tasks, supports = (
@@ -291,7 +337,7 @@ class MetricModel(EpisodicModel):
         )
 
         def join(support, query):
-            both = tf.concat([support, tf.cast(query, support.dtype)], axis=1)
+            both = concatenate(support, query, axis=1)
             return tf.reshape(both, [-1, *both.shape[2:]])
 
         # One pass for both: so batch normalization sees both, and it is fast.
@@ -300,12 +346,32 @@ class MetricModel(EpisodicModel):
         embeddings = tf.reshape(embeddings, [tasks, -1, *embeddings.shape[1:]])
         return embeddings[:, :supports], embeddings[:, supports:]
 
+    def _check_episode(self, x):
+        episode.check_keys(x)
+        self._check_labels(x)
+        super()._check_episode(x)
+
+    def _check_labels(self, x, y=None):
+        if self.takes_integer_labels:
+            _check_class_numbers("`support_y`", x[episode.SUPPORT_Y])
+            _check_class_numbers("the query labels `y`", y)
+
     def _check_batch(self, x, y=None, sample_weight=None):
+        episode.check_keys(x)
+        # Before what holds for all algorithms, some of which take one-hot
+        # labels.
+        self._check_labels(x, y)
         super()._check_batch(x, y, sample_weight)
         _check_shapes(x)
         if not self.takes_integer_labels:
             _check_targets(x, y)
             return
+        if np.min(x[episode.SUPPORT_Y]) < 0:
+            raise ValueError(
+                "Classes must be numbered from 0. Received: support labels "
+                f"from {np.min(x[episode.SUPPORT_Y])}. Give padded examples "
+                "any class and a `support_weight` of 0."
+            )
         ways = int(self._ways(x))
         if np.max(x[episode.SUPPORT_Y]) >= ways:
             raise ValueError(
@@ -348,13 +414,6 @@ class MetricModel(EpisodicModel):
         copy.set_weights(self.get_weights())
         return copy
 
-    def _network_with_head(self, layers):
-        """Returns a copy of the network with layers after it, built."""
-        network = keras.models.clone_model(self.network)
-        network.set_weights(self.network.get_weights())
-        model = keras.Sequential([network, *layers])
-        return model
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -363,9 +422,88 @@ class MetricModel(EpisodicModel):
         }
 
 
+def concatenate(one, other, axis):
+    """Returns both in a dtype that holds either, one after the other."""
+    one, other = tf.convert_to_tensor(one), tf.convert_to_tensor(other)
+    if one.dtype != other.dtype:
+        dtype = keras.backend.result_type(one.dtype, other.dtype)
+        one, other = tf.cast(one, dtype), tf.cast(other, dtype)
+    return tf.concat([one, other], axis=axis)
+
+
+def _like(weight, values):
+    """Returns weights `[tasks, support]` with as many axes as `values`."""
+    ones = tf.ones([tf.rank(values) - 2], "int32")
+    return tf.reshape(weight, tf.concat([tf.shape(weight), ones], axis=0))
+
+
+def _without_nan(support_x, weight):
+    """Puts 0 in place of NaN and Inf where the weight is 0.
+
+    The network's gradient would be NaN; its normalization, too.
+    """
+
+    padded = tf.convert_to_tensor(weight) == 0
+
+    def mend(leaf):
+        leaf = tf.convert_to_tensor(leaf)
+        if not leaf.dtype.is_floating:
+            return leaf
+        broken = _like(padded, leaf) & ~tf.math.is_finite(leaf)
+        return tf.where(broken, tf.zeros_like(leaf), leaf)
+
+    return tf.nest.map_structure(mend, support_x)
+
+
+def _check_takes_logits(loss):
+    """Checks that a loss does not take probabilities, nor may choose to."""
+    if isinstance(loss, str):
+        # What Keras makes of these two takes probabilities.
+        ambiguous = loss.lower() in ("crossentropy", "ce")
+        function = keras.losses.get("bce" if ambiguous else loss)
+    else:
+        function = loss
+    from_logits = getattr(function, "from_logits", None)
+    if from_logits is None and callable(function):
+        parameters = inspect.signature(function).parameters
+        if "from_logits" in parameters:
+            from_logits = parameters["from_logits"].default
+    if from_logits is False:
+        raise ValueError(
+            "The loss must take logits, which are what the model answers; one "
+            f"of probabilities trains nothing. Received: loss={loss!r}. Use "
+            "`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`, "
+            "or for pairs "
+            "`keras.losses.BinaryCrossentropy(from_logits=True)`."
+        )
+
+
+def _check_class_numbers(name, labels):
+    if labels is None:
+        return
+    if not hasattr(labels, "dtype"):
+        labels = np.asarray(labels)
+    hint = (
+        "Turn one-hot labels into numbers with `argmax(axis=-1)`; for targets "
+        "of a regression use `MatchingNetwork(regression=True)`."
+    )
+    if not tf.as_dtype(labels.dtype).is_integer:
+        raise TypeError(
+            "Labels must be class numbers, integers. Received: "
+            f"{name} of dtype {tf.as_dtype(labels.dtype).name}. {hint}"
+        )
+    shape = tf.TensorShape(labels.shape)
+    if shape.rank not in (None, 2):
+        raise ValueError(
+            "Labels must be class numbers, one for each example, `[tasks, "
+            f"examples]`. Received: {name} of shape {shape}. {hint}"
+        )
+
+
 def _check_shapes(x):
     """Checks that support and query examples have the same shape."""
     support_x, query_x = x[episode.SUPPORT_X], x[episode.QUERY_X]
+    arguments.check_same_parts("Support and query examples", support_x, query_x)
     leaves = tf.nest.flatten(support_x), tf.nest.flatten(query_x)
     for support, query in zip(*leaves):
         one, other = support.shape[2:], query.shape[2:]

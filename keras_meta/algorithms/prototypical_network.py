@@ -72,6 +72,7 @@ class PrototypicalNetwork(MetricModel):
         **kwargs,
     ):
         super().__init__(network, ways, unknown, **kwargs)
+        self._embedding_size()
         arguments.check_positive_number("sharpness", sharpness)
         self.distance = distances.get(distance)
         self.sharpness = sharpness
@@ -90,7 +91,8 @@ class PrototypicalNetwork(MetricModel):
         `UnitNormalization` comes before the `Dense` layer. Both load without
         this package. With any other distance the model is a copy of this
         one that holds the support set, and this package must be imported
-        before it is loaded.
+        before it is loaded. So it is with a network that subclasses
+        `keras.Model`, which cannot be had without its class either.
 
         Args:
             support_x: Array `[support, ...]`, the examples to adapt on.
@@ -104,18 +106,30 @@ class PrototypicalNetwork(MetricModel):
         Raises:
             ValueError: Where the support set is empty or lacks a class.
         """
-        if self.distance not in (
+        is_linear = self.distance in (
             distances.squared_euclidean,
             distances.cosine,
-        ):
+        )
+        # Keras makes no layers of one that subclasses `keras.Model`.
+        if not is_linear or not hasattr(self.network, "inputs"):
             return super().adapt(support_x, support_y, support_weight)
         support, labels, weight = self._embed_support(
             support_x, support_y, support_weight
         )
         prototypes = _prototypes(support, labels, weight)[0].numpy()
-        before = []
+        network = keras.models.clone_model(self.network)
+        network.set_weights(self.network.get_weights())
+        inputs = tf.nest.map_structure(
+            lambda leaf: keras.Input(
+                batch_shape=leaf.shape, dtype=leaf.dtype, name=leaf.name
+            ),
+            network.input,
+        )
+        embeddings = network(inputs)
+        # Half precision would be too coarse for squares.
+        dtype = self.variable_dtype
         if self.distance is distances.cosine:
-            before = [keras.layers.UnitNormalization()]
+            embeddings = keras.layers.UnitNormalization(dtype=dtype)(embeddings)
             lengths = np.linalg.norm(prototypes, axis=1, keepdims=True)
             kernel = (prototypes / np.maximum(lengths, 1e-12)).T
             # This model's logits are cosines less 1.
@@ -131,11 +145,15 @@ class PrototypicalNetwork(MetricModel):
             if self.distance is distances.squared_euclidean:
                 # The logits of the classes lack -|q|^2 times the sharpness, so
                 # this one gets it instead.
-                before = [_append_squared_length(prototypes.shape[1])]
+                both = [embeddings, embeddings]
+                squares = keras.layers.Dot(axes=1, dtype=dtype)(both)
+                embeddings = keras.layers.Concatenate(dtype=dtype)(
+                    [embeddings, squares]
+                )
                 kernel = np.pad(kernel, [(0, 1), (0, 0)])
                 kernel[-1, -1] = self.sharpness
-        head = keras.layers.Dense(len(bias), name="prototypes")
-        model = self._network_with_head([*before, head])
+        head = keras.layers.Dense(len(bias), dtype=dtype, name="prototypes")
+        model = keras.Model(inputs, head(embeddings))
         head.set_weights([kernel, bias])
         return model
 
@@ -158,12 +176,3 @@ def _prototypes(support, labels, weight):
     sums = tf.einsum("tsw,tsd->twd", labels, support)
     counts = tf.reduce_sum(labels, axis=1)[..., None]
     return tf.math.divide_no_nan(sums, counts)
-
-
-def _append_squared_length(size):
-    """Returns a model from embeddings q to q and |q|^2, of Keras's layers."""
-    embeddings = keras.Input((size,))
-    squares = keras.layers.Dot(axes=1)([embeddings, embeddings])
-    return keras.Model(
-        embeddings, keras.layers.Concatenate()([embeddings, squares])
-    )

@@ -62,7 +62,13 @@ class RelationNetwork(MetricModel):
         self, network, relation=None, ways=None, unknown=False, **kwargs
     ):
         super().__init__(network, ways, unknown, **kwargs)
-        *sides, channels = self._embedding_shape()
+        shape = self._embedding_shape()
+        if shape is None:
+            raise ValueError(
+                "The network must know the shape of its features. Received: a "
+                "network that does not. Give it a `keras.Input`."
+            )
+        *sides, channels = shape
         pair_shape = (*sides, 2 * channels)
         if relation is None:
             relation = _default_relation(pair_shape)

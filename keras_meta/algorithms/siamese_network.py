@@ -10,6 +10,7 @@ from keras_meta import distances
 from keras_meta import episode
 from keras_meta import pair
 from keras_meta.algorithms.metric_model import MetricModel
+from keras_meta.algorithms.metric_model import concatenate
 
 # How many examples are embedded at a time.
 _CHUNK = 256
@@ -41,7 +42,7 @@ class SiameseNetwork(MetricModel):
         head: `"distance"` (the default), or `"verification"`: a weighted sum
             of |a - b| over the features of the embeddings a and b, with
             learned weights and bias, is the logit.
-        distance: The distance for `head="distance"`: `"euclidean"` (the
+        distance: The distance, only for `head="distance"`: `"euclidean"` (the
             default), `"squared_euclidean"`, `"cosine"`, or a function or
             layer `(queries, references)`, such as
             `keras_meta.distances.LearnedDistance`.
@@ -85,8 +86,14 @@ class SiameseNetwork(MetricModel):
         arguments.check_choice("head", head, ("distance", "verification"))
         self.head = head
         self.distance = distances.get(distance)
-        size = _embedding_size(network)
+        size = self._embedding_size()
         if head == "verification":
+            if self.distance is not distances.euclidean:
+                raise ValueError(
+                    "With head='verification' there is no distance to choose. "
+                    f"Received: distance={distance!r}. Leave it out, or use "
+                    "head='distance'."
+                )
             if size is None:
                 raise ValueError(
                     "With head='verification' the network must know the size "
@@ -116,10 +123,6 @@ class SiameseNetwork(MetricModel):
         return super().call(x, training)
 
     def score(self, support, labels, weight, queries, training):
-        support, labels, weight, queries = (
-            tf.cast(part, self.variable_dtype)
-            for part in (support, labels, weight, queries)
-        )
         if self.head == "verification":
             differences = queries[:, :, None] - support[:, None]
             answers = self.verification(tf.abs(differences))[..., 0]
@@ -141,7 +144,8 @@ class SiameseNetwork(MetricModel):
 
         Args:
             pairs: A finite `tf.data.Dataset` of labeled pairs, such as
-                `keras_meta.episodes.pairs(..., pairs=2000)`.
+                `keras_meta.episodes.pairs(..., pairs=2000)`. Where they have
+                weights, those of weight 0 are left out.
             false_accept_rate: Float from 0 to less than 1. Defaults to
                 `0.01`.
 
@@ -171,16 +175,22 @@ class SiameseNetwork(MetricModel):
             )
         answers, wanted = [np.zeros(0)], [np.zeros(0)]
         for batch in pairs:
-            x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
             if not pair.is_batch(x) or y is None:
                 raise ValueError(
                     "`pairs` must hold `({'first': ..., 'second': ...}, "
                     "labels)`. Received: a data set of something else. Make "
                     "one with `keras_meta.episodes.pairs()`."
                 )
-            pair.check(x, y)
-            answers.append(self.predict_on_batch(x))
-            wanted.append(np.ravel(y))
+            pair.check(x, y, weight)
+            counted = np.ravel(
+                np.ones(np.shape(y)) if weight is None else weight
+            )
+            counted = counted > 0
+            # Not `predict_on_batch()`: on several replicas each would answer
+            # the whole batch.
+            answers.append(np.asarray(self(x, training=False))[counted])
+            wanted.append(np.ravel(y)[counted])
         # Scores are higher where more should be accepted, distances lower.
         sign = 1.0 if self.head == "verification" else -1.0
         result = calibration.calibrate(
@@ -213,9 +223,11 @@ class SiameseNetwork(MetricModel):
                 "Received: a model that was never calibrated. Call "
                 "`calibrate(pairs)` with labeled pairs first."
             )
-        answers = self.predict(
-            {pair.FIRST: first, pair.SECOND: second}, verbose=0
-        )
+        x = {
+            pair.FIRST: self._examples(first),
+            pair.SECOND: self._examples(second),
+        }
+        answers = self.predict(x, verbose=0)
         if self.head == "verification":
             return answers > threshold
         return answers < threshold
@@ -269,7 +281,7 @@ class SiameseNetwork(MetricModel):
         """Returns the distances or logits of pairs, `[batch]`."""
         # One pass for both: so batch normalization sees both, and it is fast.
         examples = tf.nest.map_structure(
-            lambda one, other: tf.concat([one, tf.cast(other, one.dtype)], 0),
+            lambda one, other: concatenate(one, other, axis=0),
             x[pair.FIRST],
             x[pair.SECOND],
         )
@@ -286,8 +298,7 @@ class SiameseNetwork(MetricModel):
 
     def _embed_task(self, name, examples):
         """Returns the embeddings of examples, float64 `[examples, size]`."""
-        if isinstance(examples, list):
-            examples = np.asarray(examples)
+        examples = self._examples(examples)
         examples = tf.nest.map_structure(tf.convert_to_tensor, examples)
         leaves = tf.nest.flatten(examples)
         inputs = tf.nest.flatten(getattr(self.network, "input", leaves))
@@ -318,6 +329,14 @@ class SiameseNetwork(MetricModel):
                 f"Inf in what the network makes of `{name}`."
             )
         return embeddings
+
+    def _examples(self, examples):
+        """Returns examples as an array where they are a list of numbers."""
+        inputs = getattr(self.network, "input", None)
+        is_list = isinstance(examples, (list, tuple))
+        if is_list and not tf.nest.is_nested(inputs):
+            return np.asarray(examples)
+        return examples
 
     def _kind(self, x):
         """Returns what `x` is: "pairs", "episodes" or "examples"."""
@@ -387,24 +406,6 @@ class SiameseNetwork(MetricModel):
     def from_config(cls, config):
         distance = distances.deserialize(config["distance"])
         return super().from_config({**config, "distance": distance})
-
-
-def _embedding_size(network):
-    """Returns the size of the embeddings, or `None` where it is not known."""
-    output = getattr(network, "output", None)
-    if output is None:
-        config = network.get_build_config() or {}
-        shape = config.get("input_shape")
-        if shape is None:
-            return None
-        output = network.compute_output_spec(keras.KerasTensor(shape))
-    if tf.nest.is_nested(output) or len(output.shape) != 2:
-        raise ValueError(
-            "The network must give one flat embedding, `[batch, size]`. "
-            f"Received: a network with outputs {output}. Add a "
-            "`keras.layers.Flatten`."
-        )
-    return output.shape[1]
 
 
 def _mean_distance(one, other):

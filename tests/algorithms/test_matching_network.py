@@ -402,9 +402,6 @@ def test_refuses_bad_arguments():
     for arguments in ({"ways": 3}, {"unknown": True}):
         with pytest.raises(ValueError, match="A regression has no classes"):
             matching_network(regression=True, **arguments)
-    maps = keras_meta.backbones.conv4((8, 8, 1), filters=2, flatten=False)
-    with pytest.raises(ValueError, match=r"one vector.*\(1, 1, 2\)"):
-        keras_meta.MatchingNetwork(maps, context_steps=1)
 
 
 def test_refuses_bad_episodes():

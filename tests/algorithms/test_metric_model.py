@@ -398,3 +398,254 @@ def test_refuses_queries_of_another_shape_than_the_support(batch):
     ):
         with pytest.raises(ValueError, match=r"same shape.*\(8,\).*\(7,\)"):
             call()
+
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+LEARNERS = {
+    "prototypical": keras_meta.PrototypicalNetwork,
+    "matching": keras_meta.MatchingNetwork,
+    "context": lambda network, **arguments: keras_meta.MatchingNetwork(
+        network, context_steps=1, **arguments
+    ),
+    "relation": keras_meta.RelationNetwork,
+    "siamese": keras_meta.SiameseNetwork,
+}
+
+every_learner = pytest.mark.parametrize("learner", LEARNERS)
+
+
+@every_learner
+def test_queries_are_not_cut_to_the_integers_of_the_support(learner, batch):
+    model = LEARNERS[learner](identity_network())
+    x = {**batch[0], "support_x": tf.round(batch[0]["support_x"])}
+    whole = {**x, "support_x": tf.cast(x["support_x"], "int64")}
+    np.testing.assert_array_equal(model(whole), model(x))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        "SparseCategoricalCrossentropy",
+        "crossentropy",
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.SparseCategoricalCrossentropy(),
+        keras.losses.BinaryCrossentropy(),
+        ["binary_crossentropy"],
+    ],
+)
+def test_refuses_losses_of_probabilities(loss):
+    for model in (
+        NearestExample(identity_network()),
+        keras_meta.SiameseNetwork(identity_network(), head="verification"),
+    ):
+        with pytest.raises(ValueError, match="must take logits.*Received: lo"):
+            model.compile("sgd", loss=loss)
+
+
+def test_takes_losses_of_logits_and_of_targets():
+    def of_logits(y_true, y_pred):
+        return keras.losses.sparse_categorical_crossentropy(
+            y_true, y_pred, from_logits=True
+        )
+
+    for loss in (None, LOSS, of_logits, keras_meta.losses.ContrastiveLoss()):
+        NearestExample(identity_network()).compile("sgd", loss)
+    # The mean of one-hot targets is a probability.
+    regression = keras_meta.MatchingNetwork(identity_network(), regression=True)
+    regression.compile("sgd", "categorical_crossentropy")
+
+
+@every_learner
+def test_large_embeddings_are_compared_in_full_precision(learner, batch):
+    # Their squares are above 65504, the largest number of half precision.
+    x = {
+        **batch[0],
+        "support_x": tf.round(100 * batch[0]["support_x"]),
+        "query_x": tf.round(100 * batch[0]["query_x"]),
+    }
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = LEARNERS[learner](identity_network(), unknown=True)
+        logits = model(x)
+        answer = adapted_to(model, x)(x["query_x"][0])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    single = LEARNERS[learner](identity_network(), unknown=True)
+    single.set_weights(model.get_weights())
+    # The relation is a network, and computes in half precision.
+    tolerance = 2e-2 if learner == "relation" else 1e-4
+    np.testing.assert_allclose(logits, single(x), tolerance, 10 * tolerance)
+    expected = keras.ops.softmax(logits[0])
+    np.testing.assert_allclose(keras.ops.softmax(answer), expected, atol=1e-3)
+
+
+@keras.saving.register_keras_serializable(package="test")
+class OwnNetwork(keras.Model):
+    """A network of one or two inputs that Keras knows no graph of."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(4)
+
+    def call(self, x):
+        if isinstance(x, dict):
+            return self.dense(x["left"]) - self.dense(x["right"])
+        return self.dense(x)
+
+
+def in_two(examples):
+    return {"left": examples, "right": 2 * examples}
+
+
+def two_input_network():
+    inputs = {side: keras.Input((8,), name=side) for side in ("left", "right")}
+    dense = keras.layers.Dense(4)
+    return keras.Model(inputs, dense(inputs["left"]) - dense(inputs["right"]))
+
+
+def own_network(examples):
+    network = OwnNetwork()
+    network(examples)
+    return network
+
+
+NETWORKS = {
+    "two inputs": (two_input_network, in_two),
+    "own": (lambda: own_network(np.zeros((1, 8), "float32")), lambda x: x),
+    "own of two inputs": (
+        lambda: own_network(in_two(np.zeros((1, 8), "float32"))),
+        in_two,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@every_learner
+def test_takes_networks_of_every_kind(learner, kind, batch, tmp_path):
+    make, parts = NETWORKS[kind]
+    model = LEARNERS[learner](make())
+    model.compile(keras.optimizers.SGD(0.1), LOSS, run_eagerly=True)
+    x = {**batch[0]}
+    x["support_x"], x["query_x"] = parts(x["support_x"]), parts(x["query_x"])
+    before = model.network.get_weights()[0]
+    model.fit(x, batch[1], verbose=0)
+    assert np.any(model.network.get_weights()[0] != before)
+    adapted = model.adapt(
+        parts(batch[0]["support_x"][0]), batch[0]["support_y"][0]
+    )
+    queries = parts(batch[0]["query_x"][0])
+    np.testing.assert_allclose(
+        keras.ops.softmax(adapted(queries)),
+        keras.ops.softmax(model(x)[0]),
+        rtol=1e-3,
+        atol=1e-5,
+    )
+    adapted.save(tmp_path / "adapted.keras")
+    loaded = keras.saving.load_model(tmp_path / "adapted.keras")
+    np.testing.assert_array_equal(loaded(queries), adapted(queries))
+
+
+@every_learner
+def test_padding_may_be_nan(learner, batch):
+    x, y = batch
+    nan = tf.fill(x["query_x"].shape, np.nan)
+    padded = {
+        **x,
+        "support_x": tf.concat([x["support_x"], nan], axis=1),
+        "support_y": tf.concat([x["support_y"], y], axis=1),
+        "support_weight": np.array([[1.0] * 6 + [0.0] * 12] * 4, "float32"),
+    }
+    network = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+    model = LEARNERS[learner](network)
+    np.testing.assert_allclose(model(padded), model(x), rtol=1e-4, atol=1e-5)
+    model.compile("sgd", LOSS, run_eagerly=True)
+    model.fit(padded, y, verbose=0)
+    assert np.all(np.isfinite(network.get_weights()[0]))
+
+
+def test_padded_targets_may_be_nan():
+    model = keras_meta.MatchingNetwork(identity_network(), regression=True)
+    x = {
+        "support_x": np.ones((1, 3, 8), "float32"),
+        "support_y": np.array([[[1.0], [2.0], [np.nan]]], "float32"),
+        "support_weight": np.array([[1.0, 1.0, 0.0]], "float32"),
+        "query_x": np.ones((1, 1, 8), "float32"),
+    }
+    np.testing.assert_allclose(model(x), [[[1.5]]])
+
+
+def test_features_must_be_vectors():
+    inputs = keras.Input((2, 2, 3))
+    maps = keras.Model(inputs, keras.layers.Identity()(inputs))
+    for learner in ("prototypical", "matching", "context", "siamese"):
+        with pytest.raises(ValueError, match=r"one flat.*\(2, 2, 3\).*Flatten"):
+            LEARNERS[learner](maps)
+    LEARNERS["relation"](maps)
+
+
+@pytest.mark.parametrize("ways", [None, 3])
+@pytest.mark.parametrize(
+    "key, change, message",
+    [
+        ("support_y", lambda y: y - 1, "numbered from 0.*-1|labels from -1"),
+        (
+            "support_y",
+            lambda y: tf.one_hot(y, 3),
+            "`support_y`.*float32.*argma",
+        ),
+        (
+            "support_y",
+            lambda y: y[..., None],
+            r"`support_y` .*\(4, 6, 1\).*reg",
+        ),
+        (
+            "y",
+            lambda y: tf.cast(y, "float32"),
+            "labels `y` of.*float32.*regres",
+        ),
+        ("y", lambda y: y[..., None], r"labels `y` of shape \(4, 12, 1\)"),
+        ("support_weight", lambda w: -w, "finite and not neg.*Received: -1.0"),
+        ("support_weight", lambda w: w * np.nan, "finite.*Received: nan"),
+    ],
+)
+def test_refuses_labels_and_weights(key, change, message, ways, batch):
+    model = NearestExample(identity_network(), ways=ways, unknown=True)
+    # "mse" is the loss of those who mean a regression.
+    model.compile("sgd", "mse" if key == "y" else LOSS)
+    parts = {**batch[0], "y": batch[1], "support_weight": tf.ones((4, 6))}
+    x = {**parts, key: change(parts[key])}
+    y = x.pop("y")
+    episodes = tf.data.Dataset.from_tensors((x, y))
+    for call in (
+        lambda: model.fit(x, y, verbose=0),
+        lambda: model.evaluate(episodes, verbose=0),
+        lambda: model.calibrate_unknown(episodes),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()
+
+
+def test_labels_of_a_generator_are_checked_where_they_are_used(batch):
+    model = make_model()
+    x = tf.nest.map_structure(np.asarray, batch[0])
+    x["support_y"] = x["support_y"].astype("float32")
+    with pytest.raises(TypeError, match="class numbers.*`support_y`.*float32"):
+        model.fit((part for part in [(x, batch[1])]), shuffle=False, verbose=0)
+
+
+def test_refuses_other_parts_in_queries_than_in_the_support(batch):
+    model = NearestExample(two_input_network())
+    x = {**batch[0], "support_x": in_two(batch[0]["support_x"])}
+    right = x["support_x"]["right"]
+    for queries in ({"left": right, "other": right}, {"left": right}, right):
+        with pytest.raises(ValueError, match="Support and query.*same parts"):
+            model({**x, "query_x": queries})
+
+
+def test_without_ways_xla_is_left_out_with_a_warning():
+    model = NearestExample(identity_network())
+    with pytest.warns(UserWarning, match="support `jit_compile=True`"):
+        model.compile("sgd", LOSS, jit_compile=True)
+    assert model.jit_compile is False

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -377,6 +380,7 @@ def test_task_distance_refuses(examples, message):
     [
         ({"second": None}, None, r"missing: \['second'\]"),
         ({"third": np.zeros(4)}, None, r"unknown: \['third'\]"),
+        ({"second": {"a": np.zeros((4, 8))}}, None, "Both.*same parts.*Rec"),
         ({"second": np.zeros((4, 5))}, None, r"same shape.*\(4, 8\).*\(4, 5\)"),
         ({"second": np.zeros((3, 8))}, None, r"same shape.*\(4, 8\).*\(3, 8\)"),
         ({}, [0, 1, 2, 1], r"1 where both.*Received: labels \[2\]"),
@@ -413,6 +417,8 @@ def test_refuses_other_bad_input():
         small_model("sum")
     with pytest.raises(ValueError, match="`distance` must.*'manhattan'"):
         small_model(distance="manhattan")
+    with pytest.raises(ValueError, match="no distance to choose.*'cosine'"):
+        small_model("verification", distance="cosine")
     images = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.ReLU()])
     with pytest.raises(ValueError, match="flat embedding.*Flatten"):
         keras_meta.SiameseNetwork(images)
@@ -427,6 +433,49 @@ def test_refuses_other_bad_input():
         model.fit(blob_pairs(), verbose=0)
     with pytest.raises(ValueError, match="never calibrated. Call"):
         model.same(x, x)
+
+
+def test_lists_may_be_compared():
+    model = keras_meta.SiameseNetwork(identity_network(2))
+    model.threshold.assign(1.0)
+    # Neither is cut to the integers of the other.
+    answers = model.same([[0, 0], [0, 0]], [[0.9, 0.9], [0.5, 0.5]])
+    np.testing.assert_array_equal(answers, [False, True])
+
+
+def test_calibrate_leaves_out_pairs_without_weight():
+    x, y = next(iter(blob_pairs()))
+    weight = np.arange(32) < 20
+    results = []
+    for parts in (
+        (x, y, weight.astype("float32")),
+        (tf.nest.map_structure(lambda leaf: leaf[:20], x), y[:20]),
+    ):
+        model = keras_meta.SiameseNetwork(identity_network(8))
+        pairs = tf.data.Dataset.from_tensors(parts)
+        results.append(model.calibrate(pairs, false_accept_rate=0.3))
+    for name in ("threshold", "false_accept_rate", "false_reject_rate"):
+        values = [getattr(result, name) for result in results]
+        np.testing.assert_allclose(*values, rtol=1e-6)
+
+
+def test_calibrates_on_several_replicas():
+    program = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+logical = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, logical)
+import keras, keras_meta
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    inputs = keras.Input((1,))
+    network = keras.Model(inputs, keras.layers.Identity()(inputs))
+    model = keras_meta.SiameseNetwork(network)
+    x = {"first": tf.zeros((3, 1)), "second": tf.constant([[1.], [2.], [3.]])}
+    pairs = tf.data.Dataset.from_tensors((x, [1, 0, 1]))
+    assert model.calibrate(pairs).threshold == 2.0
+    assert model.threshold.numpy() == 2.0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_calibrate_refuses_what_it_cannot_use():
