@@ -36,7 +36,7 @@ class MatchingNetwork(MetricModel):
         regression: Boolean. Whether labels are targets, floats of any shape,
             and not classes. Defaults to `False`.
         ways: Integer, the ways of every episode. `None` (the default) takes
-            them from the labels. XLA needs to know them.
+            them from the labels. XLA is used only where they are given.
         unknown: Boolean. Whether there is one more answer, "none of these",
             the last logit; see `calibrate_unknown()`. Defaults to `False`.
         **kwargs: Arguments of `keras.Model`, such as `name`.

@@ -29,8 +29,8 @@ class MetricModel(EpisodicModel):
         network: A built `keras.Model` from examples to embeddings.
         ways: Integer, the ways of every episode. `None` (the default) takes
             them from the labels of each meta-batch, so that they may differ
-            between training and evaluation. XLA needs to know them: without,
-            Keras warns of `jit_compile=True` and goes on without XLA.
+            between training and evaluation. XLA is used only where they
+            are given: else Keras warns of `jit_compile=True` and runs without.
         unknown: Boolean. Whether there is one more answer, "none of these",
             the last logit; see `calibrate_unknown()`. Defaults to `False`.
         **kwargs: Arguments of `keras.Model`, such as `name`.

@@ -31,7 +31,7 @@ class PrototypicalNetwork(MetricModel):
             most 2 apart, need one of about 10. Defaults to `1.0`, as in the
             paper.
         ways: Integer, the ways of every episode. `None` (the default) takes
-            them from the labels. XLA needs to know them.
+            them from the labels. XLA is used only where they are given.
         unknown: Boolean. Whether there is one more answer, "none of these",
             the last logit; see `calibrate_unknown()`. Defaults to `False`.
         **kwargs: Arguments of `keras.Model`, such as `name`.

@@ -25,7 +25,7 @@ class RelationNetwork(MetricModel):
             filters and dense layers of 8 and 1, as in the paper; for vectors
             dense layers of 64, 8 and 1.
         ways: Integer, the ways of every episode. `None` (the default) takes
-            them from the labels. XLA needs to know them.
+            them from the labels. XLA is used only where they are given.
         unknown: Boolean. Whether there is one more answer, "none of these",
             the last logit; see `calibrate_unknown()`. Defaults to `False`.
         **kwargs: Arguments of `keras.Model`, such as `name`.

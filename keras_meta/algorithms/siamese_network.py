@@ -47,7 +47,7 @@ class SiameseNetwork(MetricModel):
             layer `(queries, references)`, such as
             `keras_meta.distances.LearnedDistance`.
         ways: Integer, the ways of every episode. `None` (the default) takes
-            them from the labels. XLA needs to know them.
+            them from the labels. XLA is used only where they are given.
         unknown: Boolean. Whether there is one more answer to episodes, "none
             of these", the last logit; see `calibrate_unknown()`. Defaults to
             `False`.
@@ -145,7 +145,7 @@ class SiameseNetwork(MetricModel):
         Args:
             pairs: A finite `tf.data.Dataset` of labeled pairs, such as
                 `keras_meta.episodes.pairs(..., pairs=2000)`. Where they have
-                weights, those of weight 0 are left out.
+                weights, those of weight 0 are left out; others count as 1.
             false_accept_rate: Float from 0 to less than 1. Defaults to
                 `0.01`.
 
