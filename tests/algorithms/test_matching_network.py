@@ -147,7 +147,7 @@ def test_permuting_the_ways_permutes_the_logits(context_steps):
     )
 
 
-@pytest.mark.parametrize("context_steps", [0, 2])
+@pytest.mark.parametrize("context_steps", [0, 1])
 @pytest.mark.parametrize("name", DISTANCES)
 def test_gradient_is_finite_where_embeddings_coincide(name, context_steps):
     x = random_episode(shots=(1, 1, 1), queries=3)
@@ -363,12 +363,12 @@ def test_unknown_is_calibrated_with_context_embeddings(tmp_path):
     model = keras_meta.MatchingNetwork(
         identity_network(8), context_steps=2, unknown=True
     )
-    x, y = next(iter(contract.blob_episodes()))
+    x, y = next(iter(contract.blob_episodes(meta_batch_size=2)))
     result = model.calibrate_unknown(
         tf.data.Dataset.from_tensors((x, y)), false_accept_rate=0.25
     )
     scores = []
-    for task in range(4):
+    for task in range(2):
         for query, label in zip(x["query_x"][task], y[task]):
             kept = np.flatnonzero(x["support_y"][task] != label)
             left = {
@@ -425,23 +425,25 @@ def test_refuses_bad_episodes():
         model.calibrate_unknown(keras_meta.episodes.sinusoids(episodes=2))
 
 
+def compiled_model(**arguments):
+    model = keras_meta.MatchingNetwork(
+        keras_meta.backbones.mlp((8,), (16,), outputs=8), ways=3, **arguments
+    )
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
 class TestMatchingNetwork(contract.AlgorithmContract):
-    def make_model(self, **arguments):
-        model = keras_meta.MatchingNetwork(
-            keras_meta.backbones.mlp((8,), (16,), outputs=8),
-            ways=3,
-            **arguments,
-        )
-        model.compile(
-            keras.optimizers.Adam(0.01),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
-        return model
+    def make_model(self):
+        return compiled_model()
 
 
-class TestMatchingNetworkWithContext(TestMatchingNetwork):
+class TestMatchingNetworkWithContext(contract.VariantContract):
     support_order_matters = True
 
     def make_model(self):
-        return super().make_model(context_steps=2)
+        return compiled_model(context_steps=1)

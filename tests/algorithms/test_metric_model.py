@@ -208,7 +208,7 @@ def test_calibrated_model_knows_what_it_does_not_know(kind):
 @every_unknown
 def test_threshold_is_the_quantile_of_scores_without_the_class(kind):
     model = make_unknown(kind)
-    episodes = contract.blob_episodes(episodes=6, meta_batch_size=4)
+    episodes = contract.blob_episodes(episodes=3, meta_batch_size=2)
     known, unknown = [], []
     for x, y in episodes.unbatch():
         x = {key: value.numpy() for key, value in x.items()}
