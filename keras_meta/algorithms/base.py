@@ -273,7 +273,8 @@ class EpisodicModel(keras.Model):
         if tf.executing_eagerly() and not _is_symbolic(x):
             self._check_batch(x)
         else:
-            episode.check(x, integer_labels=self.takes_integer_labels)
+            integer_labels = self.takes_integer_labels and labels_keep_dtype()
+            episode.check(x, integer_labels=integer_labels)
 
     def _check_batch(self, x, y=None, sample_weight=None):
         episode.check_keys(x)
@@ -325,6 +326,16 @@ def _check_support_weight(weight):
             "Every support set must have an example whose weight is not "
             "0. Received: a task whose `support_weight` is 0 throughout."
         )
+
+
+def labels_keep_dtype():
+    """Whether labels that are no integers are the caller's fault.
+
+    To build the metrics for several devices, Keras calls the model on the
+    mean of their batches, of labels, too.
+    """
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return tf.executing_eagerly() or replicas == 1
 
 
 def _with_shape(leaf):

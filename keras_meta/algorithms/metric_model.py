@@ -9,6 +9,7 @@ from keras_meta import calibration
 from keras_meta import episode
 from keras_meta.algorithms.adapted_metric_model import AdaptedMetricModel
 from keras_meta.algorithms.base import EpisodicModel
+from keras_meta.algorithms.base import labels_keep_dtype
 
 # The score of a way that a task does not have. Not infinite: the gradient of
 # a softmax would be NaN.
@@ -244,7 +245,7 @@ class MetricModel(EpisodicModel):
         if weight is None:
             weight = tf.ones(tf.shape(support)[:2])
         if self.takes_integer_labels:
-            labels = tf.one_hot(labels, self._ways(x))
+            labels = tf.one_hot(tf.cast(labels, "int32"), self._ways(x))
         return tuple(
             tf.cast(part, self.variable_dtype)
             for part in (support, labels, weight, queries)
@@ -348,7 +349,8 @@ class MetricModel(EpisodicModel):
 
     def _check_episode(self, x):
         episode.check_keys(x)
-        self._check_labels(x)
+        if labels_keep_dtype():
+            self._check_labels(x)
         super()._check_episode(x)
 
     def _check_labels(self, x, y=None):
