@@ -41,12 +41,13 @@ def check_choice(name, value, choices):
         )
 
 
-def check_share(name, value):
+def check_share(name, value, below_one=False):
     """Raises a `ValueError` where `value` is not a number from 0 to 1."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= 1:
+    if not is_number or not 0 <= value <= 1 or (below_one and value == 1):
+        end = "less than 1" if below_one else "1"
         raise ValueError(
-            f"`{name}` must be a number from 0 to 1. "
+            f"`{name}` must be a number from 0 to {end}. "
             f"Received: {name}={value!r}."
         )
 

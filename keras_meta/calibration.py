@@ -4,6 +4,8 @@ import collections
 
 import numpy as np
 
+from keras_meta import arguments
+
 
 class Calibration(
     collections.namedtuple(
@@ -61,11 +63,9 @@ def calibrate(scores, wanted, false_accept_rate):
         ValueError: Where there is nothing to accept or nothing to refuse,
             where a score is not finite, or where the rate is out of range.
     """
-    if not 0 <= false_accept_rate < 1:
-        raise ValueError(
-            "`false_accept_rate` must be from 0 to less than 1. Received: "
-            f"false_accept_rate={false_accept_rate}."
-        )
+    arguments.check_share(
+        "false_accept_rate", false_accept_rate, below_one=True
+    )
     scores = np.asarray(scores, "float64").ravel()
     wanted = np.asarray(wanted, bool).ravel()
     if scores.shape != wanted.shape:
