@@ -424,6 +424,22 @@ class MetricModel(EpisodicModel):
         }
 
 
+def class_shares(labels, weight):
+    """Returns what each support example counts in the mean of its class.
+
+    Args:
+        labels: Tensor `[tasks, support, ways]`, one-hot.
+        weight: Tensor `[tasks, support]`, 0 where padded.
+
+    Returns:
+        Tensor `[tasks, support, ways]`, of sum 1 over the support set, or 0
+        for ways that a task lacks.
+    """
+    labels = labels * weight[..., None]
+    counts = tf.reduce_sum(labels, axis=1, keepdims=True)
+    return tf.math.divide_no_nan(labels, counts)
+
+
 def concatenate(one, other, axis):
     """Returns both in a dtype that holds either, one after the other."""
     one, other = tf.convert_to_tensor(one), tf.convert_to_tensor(other)

@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta import distances
 from keras_meta.algorithms.metric_model import MetricModel
+from keras_meta.algorithms.metric_model import class_shares
 
 
 @keras.saving.register_keras_serializable(package="keras_meta")
@@ -172,7 +173,4 @@ class PrototypicalNetwork(MetricModel):
 
 def _prototypes(support, labels, weight):
     """Returns the class means of embeddings, `[tasks, ways, size]`."""
-    labels = labels * weight[..., None]
-    sums = tf.einsum("tsw,tsd->twd", labels, support)
-    counts = tf.reduce_sum(labels, axis=1)[..., None]
-    return tf.math.divide_no_nan(sums, counts)
+    return tf.einsum("tsw,tsd->twd", class_shares(labels, weight), support)

@@ -2,6 +2,7 @@ import keras
 import tensorflow as tf
 
 from keras_meta.algorithms.metric_model import MetricModel
+from keras_meta.algorithms.metric_model import class_shares
 
 
 @keras.saving.register_keras_serializable(package="keras_meta")
@@ -78,9 +79,7 @@ class RelationNetwork(MetricModel):
     def score(self, support, labels, weight, queries, training):
         # The mean and not the paper's sum, which would make the features of
         # a class grow with its shots.
-        labels = labels * weight[..., None]
-        counts = tf.reduce_sum(labels, axis=1)
-        shares = tf.math.divide_no_nan(labels, counts[:, None])
+        shares = class_shares(labels, weight)
         classes = tf.einsum("tsw,ts...->tw...", shares, support)
 
         ways, query = tf.shape(classes)[1], tf.shape(queries)[1]

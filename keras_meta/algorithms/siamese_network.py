@@ -10,6 +10,7 @@ from keras_meta import distances
 from keras_meta import episode
 from keras_meta import pair
 from keras_meta.algorithms.metric_model import MetricModel
+from keras_meta.algorithms.metric_model import class_shares
 from keras_meta.algorithms.metric_model import concatenate
 
 # How many examples are embedded at a time.
@@ -128,10 +129,7 @@ class SiameseNetwork(MetricModel):
             answers = self.verification(tf.abs(differences))[..., 0]
         else:
             answers = -self.distance(queries, support)
-        labels = labels * weight[..., None]
-        sums = tf.einsum("tqs,tsw->tqw", answers, labels)
-        shots = tf.reduce_sum(labels, axis=1)[:, None]
-        return tf.math.divide_no_nan(sums, shots)
+        return tf.matmul(answers, class_shares(labels, weight))
 
     def calibrate(self, pairs, false_accept_rate=0.01):
         """Sets the threshold of `same()` from labeled pairs.
