@@ -144,7 +144,8 @@ def get(distance):
 
     Args:
         distance: One of `"squared_euclidean"`, `"euclidean"`, `"cosine"`, or
-            a function or layer `(queries, references)`.
+            a function or layer `(queries, references)`; or what
+            `serialize()` made of one, as a configuration has it.
 
     Returns:
         A function or layer.
@@ -153,6 +154,8 @@ def get(distance):
         ValueError: Where there is no distance of that name.
         TypeError: Where it is something else, which could not be saved.
     """
+    if isinstance(distance, dict):
+        distance = keras.saving.deserialize_keras_object(distance)
     is_layer = isinstance(distance, keras.layers.Layer)
     if is_layer or inspect.isfunction(distance):
         return distance
@@ -181,10 +184,8 @@ def serialize(distance):
 
 
 def deserialize(config):
-    """Returns the distance that `serialize()` described, or a function."""
-    if isinstance(config, str) or callable(config):
-        return get(config)
-    return keras.saving.deserialize_keras_object(config)
+    """Returns the distance that `serialize()` described."""
+    return get(config)
 
 
 def _tensors(queries, references):

@@ -177,11 +177,6 @@ class TripletLoss(keras.losses.Loss):
             "distance": distances.serialize(self.distance),
         }
 
-    @classmethod
-    def from_config(cls, config):
-        distance = distances.deserialize(config["distance"])
-        return cls(**{**config, "distance": distance})
-
 
 # Each of these takes the distances of all pairs `[batch, batch]`, which of
 # them are of an anchor and its positive (1.0 or 0.0), and which of an anchor

@@ -184,11 +184,6 @@ class MatchingNetwork(MetricModel):
             "regression": self.regression,
         }
 
-    @classmethod
-    def from_config(cls, config):
-        distance = distances.deserialize(config["distance"])
-        return super().from_config({**config, "distance": distance})
-
 
 def _weigh(scores, weight):
     """Makes a softmax of scores count each support example so many times.

@@ -165,11 +165,6 @@ class PrototypicalNetwork(MetricModel):
             "sharpness": self.sharpness,
         }
 
-    @classmethod
-    def from_config(cls, config):
-        distance = distances.deserialize(config["distance"])
-        return super().from_config({**config, "distance": distance})
-
 
 def _prototypes(support, labels, weight):
     """Returns the class means of embeddings, `[tasks, ways, size]`."""

@@ -400,11 +400,6 @@ class SiameseNetwork(MetricModel):
             "distance": distances.serialize(self.distance),
         }
 
-    @classmethod
-    def from_config(cls, config):
-        distance = distances.deserialize(config["distance"])
-        return super().from_config({**config, "distance": distance})
-
 
 def _mean_distance(one, other):
     """Returns the mean Euclidean distance of all pairs, exact for equals."""
