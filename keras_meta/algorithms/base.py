@@ -61,6 +61,11 @@ class EpisodicModel(keras.Model):
     # Whether targets of a regression have the shape of the network's outputs.
     targets_like_outputs = True
 
+    # What messages call the data, a batch of it, and the way to a fixed list.
+    _data_name = "episodes"
+    _batch_name = "meta-batch of episodes"
+    _fixed_list = "a fixed list of episodes with `episodes=`"
+
     def __init__(self, network, **kwargs):
         # Support labels are inputs, too, and must not be rounded in mixed
         # precision; the network casts what it gets by itself.
@@ -211,6 +216,28 @@ class EpisodicModel(keras.Model):
             steps_name: String, which of them limits an endless data set.
             labeled: Boolean. Whether there must be labels of the queries.
         """
+        x = given.get("x")
+        if isinstance(x, tf.data.Dataset):
+            endless = x.cardinality() == tf.data.INFINITE_CARDINALITY
+            if endless and given.get(steps_name) is None:
+                raise ValueError(
+                    f"`{steps_name}` must be given for endless "
+                    f"{self._data_name}. Received: an endless data set and "
+                    f"{steps_name}=None. Pass `{steps_name}=`, or make "
+                    f"{self._fixed_list}."
+                )
+            batch = next(iter(x.take(1)), None)
+            if batch is None:
+                raise ValueError(
+                    f"The data set must hold at least one {self._batch_name}. "
+                    "Received: an empty data set."
+                )
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
+            given = {**given, "x": x, "y": y, "sample_weight": weight}
+        self._check_given(given, labeled)
+
+    def _check_given(self, given, labeled):
+        """Checks arguments as `_check_data()`, whose `x` is no data set."""
         if given.get("class_weight") is not None:
             raise ValueError(
                 "`class_weight` must not be given: the classes of an episode "
@@ -219,28 +246,11 @@ class EpisodicModel(keras.Model):
                 "`sample_weight`."
             )
         x, y = given.get("x"), given.get("y")
-        weight = given.get("sample_weight")
-        if isinstance(x, tf.data.Dataset):
-            endless = x.cardinality() == tf.data.INFINITE_CARDINALITY
-            if endless and given.get(steps_name) is None:
-                raise ValueError(
-                    f"`{steps_name}` must be given for endless episodes. "
-                    f"Received: an endless data set and {steps_name}=None. "
-                    f"Pass `{steps_name}=`, or make a fixed list of episodes "
-                    "with `episodes=`."
-                )
-            batch = next(iter(x.take(1)), None)
-            if batch is None:
-                raise ValueError(
-                    "The data set must hold at least one meta-batch of "
-                    "episodes. Received: an empty data set."
-                )
-            x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
-        elif hasattr(x, "__next__") or isinstance(x, keras.utils.PyDataset):
+        if hasattr(x, "__next__") or isinstance(x, keras.utils.PyDataset):
             # What a generator yields once is gone, so that `call()`, which
             # checks what it is given, is the first to look at it.
             return
-        elif isinstance(x, tf.distribute.DistributedDataset):
+        if isinstance(x, tf.distribute.DistributedDataset):
             return
         if labeled and y is None:
             episode.check_keys(x)
@@ -248,7 +258,7 @@ class EpisodicModel(keras.Model):
                 "The labels of the queries must be given. Received: y=None. "
                 "Pass `y`, or a data set of `(x, y)`."
             )
-        self._check_batch(x, y, weight)
+        self._check_batch(x, y, given.get("sample_weight"))
 
     def _one_task(self, support_x, support_y, support_weight):
         """Checks the arguments of `adapt()`.

@@ -74,6 +74,10 @@ class SiameseNetwork(MetricModel):
         - [Hadsell et al., 2006](https://doi.org/10.1109/CVPR.2006.100)
     """
 
+    _data_name = "data"
+    _batch_name = "batch"
+    _fixed_list = "a fixed list with `pairs=` or `episodes=`"
+
     def __init__(
         self,
         network,
@@ -356,28 +360,11 @@ class SiameseNetwork(MetricModel):
             )
         return "examples"
 
-    def _check_data(self, given, steps_name=None, labeled=True):
+    def _check_given(self, given, labeled):
         x = given.get("x")
-        if isinstance(x, tf.data.Dataset):
-            endless = x.cardinality() == tf.data.INFINITE_CARDINALITY
-            if endless and given.get(steps_name) is None:
-                raise ValueError(
-                    f"`{steps_name}` must be given for endless data. "
-                    f"Received: an endless data set and {steps_name}=None. "
-                    f"Pass `{steps_name}=`, or make a fixed list with "
-                    "`pairs=` or `episodes=`."
-                )
-            batch = next(iter(x.take(1)), None)
-            if batch is None:
-                raise ValueError(
-                    "The data set must hold at least one batch. Received: an "
-                    "empty data set."
-                )
-            x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
-            given = {**given, "x": x, "y": y, "sample_weight": weight}
         is_array = tf.nest.is_nested(x) or hasattr(x, "shape")
         if not is_array or self._kind(x) == "episodes":
-            super()._check_data(given, steps_name, labeled)
+            super()._check_given(given, labeled)
             return
         if labeled and given.get("y") is None:
             raise ValueError(
