@@ -3,7 +3,6 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_meta import arguments
 from keras_meta import episode
 from keras_meta.episodes import labeled_images
 
@@ -56,7 +55,7 @@ def one_shot_runs(path, image_size, color="grayscale"):
         - Lake et al., Human-level concept learning through probabilistic
           program induction, 2015
     """
-    arguments.check_choice("color", color, ("rgb", "grayscale"))
+    channels = labeled_images.channels_of(color)
     labeled_images.check_image_size(image_size)
     path = pathlib.Path(path)
     folders = sorted(file.parent for file in path.glob(f"*/{_LABELS}"))
@@ -65,7 +64,6 @@ def one_shot_runs(path, image_size, color="grayscale"):
             "`path` must hold a folder for each run, with `training`, `test` "
             f"and `{_LABELS}` in it. Received: {path}, which holds none."
         )
-    channels = {"rgb": 3, "grayscale": 1}[color]
 
     def read(file):
         return labeled_images.decode(

@@ -75,13 +75,12 @@ def image_folders(path, image_size=None, color="rgb"):
     )
     ```
     """
-    arguments.check_choice("color", color, ("rgb", "grayscale"))
+    channels = channels_of(color)
     if image_size is not None:
         check_image_size(image_size)
     path = pathlib.Path(path)
     names, read = _contents(path)
     _check_names(path, names)
-    channels = {"rgb": 3, "grayscale": 1}[color]
     with concurrent.futures.ThreadPoolExecutor() as pool:
         images = list(
             pool.map(
@@ -117,6 +116,13 @@ def check_image_size(image_size):
         )
     for size in image_size:
         arguments.check_positive_integer("image_size", size)
+
+
+def channels_of(color):
+    """Returns the number of channels of "rgb" or "grayscale"."""
+    channels = {"rgb": 3, "grayscale": 1}
+    arguments.check_choice("color", color, tuple(channels))
+    return channels[color]
 
 
 def is_litter(name):
