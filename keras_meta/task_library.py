@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_meta.algorithms.siamese_network import SiameseNetwork
+from keras_meta.algorithms.siamese_network import energy_distance
 
 _FORMAT = "keras_meta.TaskLibrary"
 
@@ -126,7 +127,7 @@ class TaskLibrary:
                 f"{kind}. Networks of several inputs cannot be compared."
             )
         # What cannot be compared is found here, and not at the first question.
-        self.model.task_distance(examples, examples)
+        self.model._embed_task("examples", examples)
         contents = None
         if model is not None:
             if not isinstance(model, keras.Model):
@@ -165,8 +166,11 @@ class TaskLibrary:
                 "The library must hold a task to compare with. Received: an "
                 "empty library. Call `add(name, examples)` first."
             )
+        new = self.model._embed_task("examples", examples)
         found = {
-            name: self.model.task_distance(examples, task.examples)
+            name: energy_distance(
+                new, self.model._embed_task("other_examples", task.examples)
+            )
             for name, task in self._tasks.items()
         }
         return dict(sorted(found.items(), key=lambda item: item[1]))
@@ -300,7 +304,7 @@ class TaskLibrary:
             ) from error
         for name, task in tasks.items():
             try:
-                library.model.task_distance(task.examples, task.examples)
+                library.model._embed_task("examples", task.examples)
             except Exception as error:
                 raise ValueError(
                     f"The examples of the task {name!r} of the task library "

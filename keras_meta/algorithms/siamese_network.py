@@ -260,15 +260,10 @@ class SiameseNetwork(MetricModel):
         Reference:
             - [Székely & Rizzo, 2013](https://doi.org/10.1016/j.jspi.2013.03.018)
         """
-        one = self._embed_task("examples", examples)
-        other = self._embed_task("other_examples", other_examples)
-        square = (
-            2.0 * _mean_distance(one, other)
-            - _mean_distance(one, one)
-            - _mean_distance(other, other)
+        return energy_distance(
+            self._embed_task("examples", examples),
+            self._embed_task("other_examples", other_examples),
         )
-        # Not negative, but for rounding.
-        return float(np.sqrt(max(square, 0.0)))
 
     def compute_output_spec(self, x, training=None):
         kind = self._kind(x)
@@ -386,6 +381,17 @@ class SiameseNetwork(MetricModel):
             "head": self.head,
             "distance": distances.serialize(self.distance),
         }
+
+
+def energy_distance(one, other):
+    """Returns the energy distance of two sets of vectors, `[count, size]`."""
+    square = (
+        2.0 * _mean_distance(one, other)
+        - _mean_distance(one, one)
+        - _mean_distance(other, other)
+    )
+    # Not negative, but for rounding.
+    return float(np.sqrt(max(square, 0.0)))
 
 
 def _mean_distance(one, other):
