@@ -33,6 +33,8 @@ class AdaptedMetricModel(keras.Model):
 
     def call(self, x, training=False):
         queries = self.metric_model.network(x, training=training)[None]
+        # As the support set, which is not kept in half precision either.
+        queries = tf.cast(queries, self.variable_dtype)
         support, labels, weight = (
             tf.convert_to_tensor(variable)[None]
             for variable in (self.support, self.labels, self.support_weight)

@@ -89,6 +89,8 @@ class MetricModel(EpisodicModel):
     def answer(self, support, labels, weight, queries, training):
         """Answers the queries by `score()`, which see for the arguments.
 
+        All tensors must be in the dtype of the model's variables.
+
         Args:
             support: Tensor `[tasks, support, ...]`, embeddings.
             labels: Tensor `[tasks, support, ...]`, one-hot or targets.
@@ -101,12 +103,6 @@ class MetricModel(EpisodicModel):
             logit of a way that a task does not have is -1e9. With `unknown`
             one more logit comes last, that of "none of these".
         """
-        # Squares of embeddings overflow in half precision, and it has no number
-        # as low as that of an absent way.
-        support, labels, weight, queries = (
-            tf.cast(part, self.variable_dtype)
-            for part in (support, labels, weight, queries)
-        )
         # Padding may be NaN, which is NaN, too, where it is multiplied by 0.
         support, labels = (
             tf.where(_like(weight > 0, part), part, tf.zeros_like(part))
@@ -246,6 +242,8 @@ class MetricModel(EpisodicModel):
             weight = tf.ones(tf.shape(support)[:2])
         if self.takes_integer_labels:
             labels = tf.one_hot(tf.cast(labels, "int32"), self._ways(x))
+        # Squares of embeddings overflow in half precision, and it has no number
+        # as low as that of an absent way.
         return tuple(
             tf.cast(part, self.variable_dtype)
             for part in (support, labels, weight, queries)
