@@ -3,12 +3,12 @@ import io
 import json
 import os
 import tempfile
-import uuid
 import zipfile
 
 import keras
 import numpy as np
 
+from keras_meta import whole_files
 from keras_meta.algorithms.siamese_network import SiameseNetwork
 from keras_meta.algorithms.siamese_network import energy_distance
 
@@ -236,28 +236,18 @@ class TaskLibrary:
                 for name, task in self._tasks.items()
             ],
         }
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-        try:
-            with open(temporary, "xb") as file:
-                with zipfile.ZipFile(
-                    file, "w", zipfile.ZIP_DEFLATED
-                ) as archive:
-                    archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
-                    archive.writestr(_COMPARER, _keras_bytes(self.model))
-                    for number, task in enumerate(self._tasks.values()):
-                        examples = io.BytesIO()
-                        np.save(examples, task.examples, allow_pickle=False)
-                        archive.writestr(
-                            _EXAMPLES.format(number), examples.getvalue()
-                        )
-                        if task.model is not None:
-                            archive.writestr(_MODEL.format(number), task.model)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+        with (
+            whole_files.writing(path) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
+            archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
+            archive.writestr(_COMPARER, _keras_bytes(self.model))
+            for number, task in enumerate(self._tasks.values()):
+                examples = io.BytesIO()
+                np.save(examples, task.examples, allow_pickle=False)
+                archive.writestr(_EXAMPLES.format(number), examples.getvalue())
+                if task.model is not None:
+                    archive.writestr(_MODEL.format(number), task.model)
 
     @classmethod
     def load(cls, path, safe_mode=True):

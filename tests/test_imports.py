@@ -31,6 +31,7 @@ CORE = {
     "pair",
     "task_mapping",
     "update_rules",
+    "whole_files",
     "xla",
 }
 # Files of `algorithms` that are made for the others to build on.

@@ -2,12 +2,12 @@ import collections
 import hashlib
 import os
 import unicodedata
-import uuid
 import warnings
 
 import numpy as np
 
 from keras_meta import arguments
+from keras_meta import whole_files
 
 # Raise this when the pictures change but the tables below do not.
 _VERSION = 1
@@ -204,18 +204,10 @@ def _read(path):
 
 def _write(path, arrays):
     """Writes a cache file, or warns where that cannot be done."""
-    # Only a whole file gets the name that is read, and two processes that
-    # write at once do not meet.
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                np.savez_compressed(file, **dict(zip(_ARRAYS, arrays)))
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+        with whole_files.writing(path) as file:
+            np.savez_compressed(file, **dict(zip(_ARRAYS, arrays)))
     except OSError as error:
         warnings.warn(
             f"The glyphs could not be kept in {path} and will be drawn again "
