@@ -229,7 +229,7 @@ def random_coordinates(count, affine=1.0, bending=1.0):
     return coordinates + HANDLES @ normal(0.13 * bending, 16, 2)
 
 
-def redraw(images, coordinates=random_coordinates):
+def redraw(images, coordinates):
     """Redraws images `[tasks, examples, size, size, 1]`."""
     flat = tf.reshape(images, [-1, *images.shape[2:]])
     drawn = sample(flat, coordinates(tf.shape(flat)[0]))
@@ -429,6 +429,7 @@ def summary(values):
 
 validation = validation_episodes() if arguments.validation else {}
 runs = challenge_runs() if arguments.runs else None
+trials = [len(y[0]) for _, y in runs] if arguments.runs else []
 arguments.output.mkdir(parents=True, exist_ok=True)
 results = []
 for seed in arguments.seeds:
@@ -451,17 +452,13 @@ for seed in arguments.seeds:
             print(f"validation error, {views} view(s): {error:.2%} ({parts})")
         if runs is not None:
             of_runs = errors(averaged, runs)
-            trials = sum(int(tf.size(y)) for _, y in runs)
-            wrong = sum(
-                round(error * int(tf.size(y)))
-                for error, (_, y) in zip(of_runs, runs)
-            )
+            wrong = sum(map(round, of_runs * trials))
             result[f"runs_{views}"] = float(np.mean(of_runs))
             for number, error in enumerate(of_runs, 1):
                 print(f"  run {number:02d}: {error:.1%}")
             print(
                 f"challenge error, {views} view(s): {np.mean(of_runs):.2%}, "
-                f"{wrong} errors of {trials}"
+                f"{wrong} errors of {sum(trials)}"
             )
     results.append(result)
     model.save(arguments.output / f"seed{seed}.keras")
