@@ -78,9 +78,17 @@ def _label_signature(model):
 
 
 def output_spec(network):
-    """Returns the `keras.KerasTensor` of a built network's outputs."""
-    inputs = tf.nest.map_structure(
-        lambda leaf: keras.KerasTensor(leaf.shape[1:], leaf.dtype.name),
-        _input_signature(network, episode.QUERY_X),
+    """Returns the `keras.KerasTensor` of a built network's outputs.
+
+    It is `None` where the network does not know the shape of its input.
+    """
+    output = getattr(network, "output", None)
+    if output is not None:
+        return output
+    config = network.get_build_config() or {}
+    if "input_shape" not in config:
+        return None
+    inputs = keras.tree.map_shape_structure(
+        keras.KerasTensor, config["input_shape"]
     )
     return network.compute_output_spec(inputs)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta import calibration
 from keras_meta import episode
+from keras_meta import export
 from keras_meta.algorithms.adapted_metric_model import AdaptedMetricModel
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.base import labels_keep_dtype
@@ -293,15 +294,9 @@ class MetricModel(EpisodicModel):
 
     def _embedding_shape(self):
         """Returns the shape of one embedding, `None` where it is unknown."""
-        output = getattr(self.network, "output", None)
+        output = export.output_spec(self.network)
         if output is None:
-            config = self.network.get_build_config() or {}
-            if "input_shape" not in config:
-                return None
-            inputs = keras.tree.map_shape_structure(
-                keras.KerasTensor, config["input_shape"]
-            )
-            output = self.network.compute_output_spec(inputs)
+            return None
         if tf.nest.is_nested(output):
             raise ValueError(
                 "The network must give one embedding for each example. "
