@@ -36,7 +36,16 @@ class UpdateRule(keras.layers.Layer):
         Args:
             variables: List of `keras.Variable`, the weights that the inner
                 loop updates, in the order in which `call()` gets them.
+
+        Raises:
+            ValueError: Where there are none.
         """
+        if not variables:
+            raise ValueError(
+                "An update rule must be built for the weights that adapt, one "
+                f"or more. Received: variables={variables!r}. Let a layer "
+                "with trainable weights adapt in the inner loop."
+            )
         self.built = True
 
     def initial_state(self, weights):

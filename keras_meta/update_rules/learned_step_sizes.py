@@ -45,6 +45,7 @@ class LearnedStepSizes(UpdateRule):
         self.steps = int(steps)
 
     def build_for(self, variables):
+        super().build_for(variables)
         # The kernel and the bias of a layer share the path of the layer.
         layers = [variable.path.rpartition("/")[0] for variable in variables]
         names = list(dict.fromkeys(layers))
@@ -54,7 +55,6 @@ class LearnedStepSizes(UpdateRule):
             initializer=keras.initializers.Constant(self.learning_rate),
             name="rates",
         )
-        super().build_for(variables)
 
     def call(self, weights, gradients, state, step):
         rates = keras.ops.convert_to_tensor(self.rates)

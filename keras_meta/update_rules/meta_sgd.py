@@ -41,6 +41,7 @@ class MetaSGD(UpdateRule):
         self.learning_rate = float(learning_rate)
 
     def build_for(self, variables):
+        super().build_for(variables)
         self.rates = [
             self.add_weight(
                 shape=variable.shape,
@@ -49,7 +50,6 @@ class MetaSGD(UpdateRule):
             )
             for number, variable in enumerate(variables)
         ]
-        super().build_for(variables)
 
     def call(self, weights, gradients, state, step):
         new_weights = [

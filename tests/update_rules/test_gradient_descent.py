@@ -34,3 +34,9 @@ def test_refuses_bad_rates(rate):
 def test_a_rule_must_write_its_step():
     with pytest.raises(NotImplementedError, match="UpdateRule must implement"):
         update_rules.UpdateRule().call([], [], (), 0)
+
+
+@pytest.mark.parametrize("name", update_rules.__all__)
+def test_rules_refuse_to_be_built_for_nothing(name):
+    with pytest.raises(ValueError, match="one or more.*Received: variables"):
+        getattr(update_rules, name)().build_for([])
