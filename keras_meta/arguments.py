@@ -22,6 +22,26 @@ def check_positive_integer(name, value, advice=""):
         )
 
 
+def check_integer_from_zero(name, value):
+    """Raises a `ValueError` where `value` is not an integer of 0 or more."""
+    is_integer = isinstance(value, numbers.Integral)
+    if not is_integer or isinstance(value, bool) or value < 0:
+        raise ValueError(
+            f"`{name}` must be an integer of 0 or more. "
+            f"Received: {name}={value!r}."
+        )
+
+
+def check_number_from_zero(name, value, advice=""):
+    """Raises a `ValueError` where `value` is not a finite number from 0."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < float("inf"):
+        raise ValueError(
+            f"`{name}` must be a finite number of 0 or more. "
+            f"Received: {name}={value!r}. {advice}".rstrip()
+        )
+
+
 def check_positive_number(name, value, advice=""):
     """Raises a `ValueError` where `value` is not a finite number above 0."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -6,6 +6,7 @@ number of tasks side by side, and gradients flow through the whole loop.
 """
 
 import collections
+import functools
 
 import keras
 import tensorflow as tf
@@ -13,7 +14,7 @@ import tensorflow as tf
 from keras_meta import normalization
 
 Adaptation = collections.namedtuple(
-    "Adaptation", ["weights_per_step", "support_losses", "state"]
+    "Adaptation", ["weights_per_step", "support_losses", "states"]
 )
 
 
@@ -117,9 +118,14 @@ def adapt(
     loss,
     update_rule,
     steps,
-    first_order=False,
+    adapting=None,
+    batches=None,
+    proximity=0.0,
+    constant_steps=0,
+    recompute=False,
     training=False,
     normalization_statistics="batch",
+    at_step=None,
 ):
     """Adapts weights to the support set of one task.
 
@@ -133,43 +139,165 @@ def adapt(
         loss: The inner loss; see `mean_loss()`.
         update_rule: A `keras_meta.update_rules.UpdateRule`.
         steps: Integer, the number of inner steps.
-        first_order: Boolean. Whether the gradients of the inner steps count
+        adapting: List of booleans, which of the weights adapt. `None` (the
+            default) means all.
+        batches: Integer tensor `[steps, batch]`, the support examples of each
+            step. `None` (the default) means all examples in every step.
+        proximity: Float. The inner loss has half of it, times the squared
+            distance of the adapting weights from where they start, added.
+        constant_steps: Integer. The gradients of that many first steps count
             as constants in the outer gradient.
+        recompute: Boolean. Whether a gradient through a step computes the
+            step again, rather than remember it.
         training: Boolean. Whether dropout and its like are on.
         normalization_statistics: One of `"batch"`, `"support"`, `"frozen"`;
             see `keras_meta.MAML`.
+        at_step: Function `(step, weights, state)` that returns the weights
+            and the state that the network is called with at a step. `None`
+            (the default) means just these.
 
     Returns:
         An `Adaptation`: `weights_per_step`, a list of `steps + 1` lists of
         tensors, the weights before the first and after each step;
         `support_losses`, the list of the losses before each of the `steps`
-        steps; and `state`, the state after the last step.
+        steps; and `states`, the list of the states after these.
     """
-    x, y, weight = support
+    if adapting is None:
+        adapting = [True] * len(weights)
+    start = _chosen(weights, adapting)
     batch_statistics = normalization_statistics != "frozen"
-    weights_per_step = [list(weights)]
-    support_losses = []
-    rule_state = update_rule.initial_state(weights)
-    for step in range(steps):
+
+    def take_step(step, weights, rule_state, state):
+        x, y, weight = _batch(support, batches, step)
+        moving = _chosen(weights, adapting)
         with tf.GradientTape() as inner_tape:
-            inner_tape.watch(weights)
+            inner_tape.watch(moving)
+            all_weights = _with_chosen(weights, adapting, moving)
+            if at_step is not None:
+                all_weights, state = at_step(step, all_weights, state)
             predictions, state = forward(
-                network, weights, state, x, training, batch_statistics
+                network, all_weights, state, x, training, batch_statistics
             )
             support_loss = mean_loss(loss, y, predictions, weight)
         gradients = inner_tape.gradient(
-            support_loss, weights, unconnected_gradients="zero"
+            support_loss, moving, unconnected_gradients="zero"
         )
         # An embedding, and a map over a single task, give slices instead.
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        if first_order:
+        if proximity:
+            gradients = [
+                gradient + proximity * (weight - anchor)
+                for gradient, weight, anchor in zip(gradients, moving, start)
+            ]
+        if step < constant_steps:
             gradients = [tf.stop_gradient(gradient) for gradient in gradients]
-        weights, rule_state = update_rule.call(
-            weights, gradients, rule_state, step
+        moving, rule_state = update_rule.call(
+            moving, gradients, rule_state, step
         )
-        weights_per_step.append(list(weights))
+        weights = _with_chosen(weights, adapting, moving)
+        return weights, rule_state, state, support_loss
+
+    if recompute:
+        take_step = _recomputing(take_step)
+    weights = list(weights)
+    weights_per_step, support_losses, states = [weights], [], []
+    rule_state = update_rule.initial_state(start)
+    for step in range(steps):
+        weights, rule_state, state, support_loss = take_step(
+            step, weights, rule_state, state
+        )
+        weights_per_step.append(weights)
         support_losses.append(support_loss)
-    return Adaptation(weights_per_step, support_losses, state)
+        states.append(state)
+    return Adaptation(weights_per_step, support_losses, states)
+
+
+def _chosen(items, chosen):
+    return [item for item, is_chosen in zip(items, chosen) if is_chosen]
+
+
+def _with_chosen(items, chosen, replacements):
+    """Returns `items`, the chosen ones replaced."""
+    replacements = iter(replacements)
+    return [
+        next(replacements) if is_chosen else item
+        for item, is_chosen in zip(items, chosen)
+    ]
+
+
+def _batch(support, batches, step):
+    if batches is None:
+        return support
+    return tf.nest.map_structure(
+        lambda leaf: None if leaf is None else tf.gather(leaf, batches[step]),
+        support,
+    )
+
+
+def _recomputing(take_step):
+    """Wraps a step so that a gradient through it computes it again.
+
+    Not `tf.recompute_grad()`, which stops all tapes while it runs a function
+    for the first time, the tape of the inner step, too.
+    """
+
+    def recomputing_step(step, *arguments):
+        flat = tf.nest.flatten(arguments)
+        # Only floating numbers have a gradient.
+        floating = [part.dtype.is_floating for part in flat]
+        structure = []
+
+        def compute(floats):
+            parts = _with_chosen(flat, floating, floats)
+            return take_step(step, *tf.nest.pack_sequence_as(arguments, parts))
+
+        @tf.custom_gradient
+        def flat_step(*floats):
+            results = compute(floats)
+            structure.append(results)
+            return tf.nest.flatten(results), functools.partial(pull, floats)
+
+        def pull(floats, *upstream, variables=()):
+            upstream = [
+                tf.zeros_like(result) if gradient is None else gradient
+                for gradient, result in zip(
+                    upstream, tf.nest.flatten(structure[0])
+                )
+            ]
+            # Or TensorFlow finds that it has all of this already.
+            late = _zero_after(upstream)
+            floats = [value + tf.cast(late, value.dtype) for value in floats]
+            with tf.GradientTape() as tape:
+                tape.watch(floats)
+                results = tf.nest.flatten(compute(floats))
+            gradients = tape.gradient(
+                [r for r in results if r.dtype.is_floating],
+                [*floats, *variables],
+                [u for u, r in zip(upstream, results) if r.dtype.is_floating],
+                unconnected_gradients="zero",
+            )
+            of_floats = gradients[: len(floats)]
+            return (
+                (of_floats, gradients[len(floats) :])
+                if variables
+                else of_floats
+            )
+
+        results = flat_step(*_chosen(flat, floating))
+        return tf.nest.pack_sequence_as(structure[0], results)
+
+    return recomputing_step
+
+
+def _zero_after(tensors):
+    """Returns a zero that is not known to be one before `tensors` are."""
+    firsts = [
+        tf.cast(tf.reshape(tensor, [-1])[0], tf.float32)
+        for tensor in tensors
+        if tensor.dtype.is_floating
+    ]
+    total = tf.add_n(firsts)
+    return tf.where(tf.equal(total, total), 0.0, float("nan"))
 
 
 def predict(

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-STATISTICS = ("batch", "support", "frozen")
+STATISTICS = ("batch", "support", "frozen", "per_step")
+SCALES = ("shared", "per_step")
 
 # What is set on layers for the length of a call, other threads must not see.
 _LOCK = threading.RLock()

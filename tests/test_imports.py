@@ -20,6 +20,7 @@ ANOTHER_KERAS = ("keras.src.", "tensorflow.keras.", "tf_keras.")
 
 # What is at the bottom, and must not know what is built on it.
 CORE = {
+    "adapting_weights",
     "arguments",
     "backbones",
     "distances",
@@ -29,6 +30,7 @@ CORE = {
     "losses",
     "normalization",
     "pair",
+    "per_step_normalization",
     "task_mapping",
     "update_rules",
     "whole_files",
@@ -41,6 +43,7 @@ BASES = {
     "before_adaptation",
     "inner_loop_model",
     "metric_model",
+    "unrolled_model",
 }
 
 MUST_NOT_IMPORT = {

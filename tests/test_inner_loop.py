@@ -160,7 +160,7 @@ def test_first_order_is_a_constant_gradient():
                 keras.losses.get("mse"),
                 keras_meta.update_rules.GradientDescent(0.1),
                 2,
-                first_order=first_order,
+                constant_steps=2 if first_order else 0,
             ).weights_per_step[-1][0]
         jacobian = tape.jacobian(adapted, w)
         jacobians[first_order] = np.reshape(jacobian, (3, 3))

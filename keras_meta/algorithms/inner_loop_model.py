@@ -1,12 +1,16 @@
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_meta import adapting_weights
 from keras_meta import arguments
 from keras_meta import divergence
 from keras_meta import episode
 from keras_meta import inner_loop
 from keras_meta import normalization
+from keras_meta import per_step_normalization
 from keras_meta import task_mapping as task_mapping_module
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.before_adaptation import BeforeAdaptation
@@ -18,14 +22,13 @@ class InnerLoopModel(EpisodicModel):
     """An episodic model that adapts its network by inner steps.
 
     What these algorithms share: how a task is adapted and its queries are
-    answered, in prediction and in evaluation. They differ in how the outer
-    update is formed, which is their `train_step()`.
+    answered. They differ in three independent choices: where the adaptation
+    starts and which weights adapt (`initial_weights()`, `adapts`), how an
+    inner step is taken (`update_rule`), and how the outer gradient is formed
+    (`outer_gradient()`).
 
     The arguments are described where they are used; see `keras_meta.MAML`.
     """
-
-    # Whether an outer gradient takes those of the inner steps for constants.
-    first_order = False
 
     def __init__(
         self,
@@ -35,7 +38,9 @@ class InnerLoopModel(EpisodicModel):
         inner_loss=None,
         evaluation_steps=None,
         update_rule=None,
+        adapts="all",
         normalization_statistics="batch",
+        normalization_scales="shared",
         task_mapping="auto",
         **kwargs,
     ):
@@ -48,6 +53,9 @@ class InnerLoopModel(EpisodicModel):
             "normalization_statistics",
             normalization_statistics,
             normalization.STATISTICS,
+        )
+        arguments.check_choice(
+            "normalization_scales", normalization_scales, normalization.SCALES
         )
         arguments.check_choice(
             "task_mapping", task_mapping, task_mapping_module.CHOICES
@@ -78,14 +86,33 @@ class InnerLoopModel(EpisodicModel):
                 "Keras is none: it writes to variables."
             )
         normalization.check_layers(network)
-        self._adapted = [id(v) for v in network.trainable_variables]
+        self._shared = [id(v) for v in network.trainable_variables]
+        self._adapting = adapting_weights.mask(network, adapts)
+        self.adapts = adapts
+        self.per_step = None
+        if "per_step" in (normalization_statistics, normalization_scales):
+            self.per_step = self._make_per_step(
+                inner_steps,
+                evaluation_steps,
+                normalization_statistics == "per_step",
+                normalization_scales == "per_step",
+            )
         self.inner_steps = int(inner_steps)
         self.evaluation_steps = int(evaluation_steps)
         _check_reduction("inner_loss", inner_loss)
         self.inner_loss = keras.losses.get(inner_loss)
         self.update_rule = update_rule
-        self.update_rule.build_for(network.trainable_variables)
+        self.update_rule.build_for(
+            [
+                variable
+                for variable, adapting in zip(
+                    network.trainable_variables, self._adapting
+                )
+                if adapting
+            ]
+        )
         self.normalization_statistics = normalization_statistics
+        self.normalization_scales = normalization_scales
         self.task_mapping = task_mapping
 
         self.support_loss_before = keras.metrics.Mean("support_loss_before")
@@ -94,6 +121,55 @@ class InnerLoopModel(EpisodicModel):
             [variable.path for variable in network.trainable_variables]
         )
         self.before_adaptation = BeforeAdaptation()
+
+    def _make_per_step(self, steps, evaluation_steps, statistics, scales):
+        if evaluation_steps > steps:
+            raise ValueError(
+                "With normalization per step, `evaluation_steps` must not be "
+                "more than the `inner_steps` that are trained. Received: "
+                f"inner_steps={steps} and evaluation_steps={evaluation_steps}. "
+                "Train with more steps, or evaluate with fewer."
+            )
+        per_step = per_step_normalization.PerStepNormalization(
+            self.network, steps, statistics, scales
+        )
+        # What has a copy for each step is learned by the outer loop alone.
+        self._adapting = [
+            adapting and not per_step.scaled(number)
+            for number, adapting in enumerate(self._adapting)
+        ]
+        return per_step
+
+    def initial_weights(self, task, weights, training):
+        """Returns where the adaptation to a task starts.
+
+        Args:
+            task: Dictionary of one task's part of a meta-batch.
+            weights: List of tensors, for `network.trainable_variables`.
+            training: Boolean.
+
+        Returns:
+            List of tensors of the same shapes; `weights` unless an algorithm
+            starts elsewhere.
+        """
+        return weights
+
+    def outer_gradient(self, task, weights):
+        """Returns one task's part of the outer update; the hook of training.
+
+        Args:
+            task: Dictionary of one task's part of a meta-batch.
+            weights: List of tensors, for `network.trainable_variables`.
+
+        Returns:
+            A tuple: the list of gradients for `trainable_variables`, the
+            `keras_meta.inner_loop.Adaptation`, the predictions for the
+            queries, and the query loss.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement "
+            "`outer_gradient(task, weights)`."
+        )
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         _check_reduction("loss", loss)
@@ -121,6 +197,52 @@ class InnerLoopModel(EpisodicModel):
                 "`compile(loss=...)` first."
             )
         return loss
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._check_episode(x)
+        self._check_statistics(x, training=True)
+        weights = self._network_weights()
+        mapping = task_mapping_module.resolve(self.task_mapping, self.network)
+
+        def learn(task):
+            gradients, adaptation, predictions, loss = self.outer_gradient(
+                task, weights
+            )
+            results = {
+                "gradients": gradients,
+                "predictions": predictions,
+                "finite": divergence.all_finite(
+                    adaptation.weights_per_step[-1], [loss, *gradients]
+                ),
+                "support_loss_before": adaptation.support_losses[0],
+                "observations": self._observe_some(
+                    task, adaptation, predictions, loss, mapping
+                ),
+            }
+            if self.per_step is not None:
+                results["statistics"] = self._statistics(task, adaptation)
+            return results
+
+        # The gradient is taken inside the map, task by task, so that memory
+        # does not grow with the number of tasks.
+        tasks = self._tasks(x, y, sample_weight, training=True)
+        results = self._map_tasks(learn, tasks)
+        gradients = [tf.reduce_mean(g, axis=0) for g in results["gradients"]]
+        diverged = divergence.on_any_replica(~tf.reduce_all(results["finite"]))
+        gradients = [tf.where(diverged, tf.zeros_like(g), g) for g in gradients]
+
+        self._track_loss(x, y, sample_weight, results, training=True)
+        observations = results["observations"]
+        if mapping == "sequential":
+            observations = tf.nest.map_structure(
+                lambda leaf: leaf[:1], observations
+            )
+        self._track(y, sample_weight, results, observations)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
+        if self.per_step is not None:
+            self.per_step.update_statistics(results["statistics"], diverged)
+        return self.compute_metrics(x, y, results["predictions"], sample_weight)
 
     def call(self, x, training=False):
         self._check_episode(x)
@@ -203,8 +325,12 @@ class InnerLoopModel(EpisodicModel):
         self.divergence.update_state(finite[None])
         self.divergence.raise_if_diverged(self._inner_loop_settings())
 
-        state = inner_loop.network_state(self.network)
-        if self.normalization_statistics != "frozen":
+        weights, state = self._at_step(
+            self.evaluation_steps,
+            weights,
+            inner_loop.network_state(self.network),
+        )
+        if self.normalization_statistics in ("batch", "support"):
             state = inner_loop.support_statistics(
                 self.network, weights, state, task[episode.SUPPORT_X]
             )
@@ -254,11 +380,11 @@ class InnerLoopModel(EpisodicModel):
     def _network_weights(self):
         """Returns the weights that adapt, as tensors."""
         variables = self.network.trainable_variables
-        if [id(variable) for variable in variables] != self._adapted:
+        if [id(variable) for variable in variables] != self._shared:
             raise ValueError(
-                "The weights that adapt are those that were trainable when "
-                "the model was made. Received: a network (or a layer of it) "
-                "whose `trainable` was changed since. Change it first, and "
+                "The weights that are learned are those that were trainable "
+                "when the model was made. Received: a network (or a layer of "
+                "it) whose `trainable` was changed since. Change it first, and "
                 "then make the model."
             )
         # Not `value`, which mixed precision would round to half precision
@@ -281,11 +407,15 @@ class InnerLoopModel(EpisodicModel):
         mapping = task_mapping_module.resolve(self.task_mapping, self.network)
         return task_mapping_module.map_tasks(function, tasks, mapping)
 
-    def _adapt_task(self, task, weights, steps, training):
+    def _adapt_task(self, task, weights, steps, training, **arguments):
+        """Runs the inner loop on the support set of one task.
+
+        `arguments` go to `inner_loop.adapt()` as they are.
+        """
         return inner_loop.adapt(
             self.network,
-            weights,
-            inner_loop.network_state(self.network, task.get("seeds", ())),
+            self.initial_weights(task, weights, training),
+            self._task_state(task),
             (
                 task[episode.SUPPORT_X],
                 task[episode.SUPPORT_Y],
@@ -294,21 +424,56 @@ class InnerLoopModel(EpisodicModel):
             self.task_loss,
             self.update_rule,
             steps,
-            first_order=self.first_order,
+            adapting=self._adapting,
             training=training,
-            normalization_statistics=self.normalization_statistics,
+            normalization_statistics=self._statistics_used(training),
+            at_step=None if self.per_step is None else self.per_step.at_step,
+            **arguments,
         )
 
+    def _task_state(self, task):
+        return inner_loop.network_state(self.network, task.get("seeds", ()))
+
+    def _at_step(self, step, weights, state):
+        if self.per_step is None:
+            return weights, state
+        return self.per_step.at_step(step, weights, state)
+
+    def _statistics_used(self, training):
+        if self.normalization_statistics == "per_step":
+            return "batch" if training else "frozen"
+        return self.normalization_statistics
+
     def _predict(self, task, adaptation, step, training):
+        """Answers the queries after a number of steps, -1 for all."""
+        step = range(len(adaptation.weights_per_step))[step]
+        weights, state = self._at_step(
+            step, adaptation.weights_per_step[step], adaptation.states[-1]
+        )
         return inner_loop.predict(
             self.network,
-            adaptation.weights_per_step[step],
-            adaptation.state,
+            weights,
+            state,
             task[episode.SUPPORT_X],
             task[episode.QUERY_X],
             training,
-            self.normalization_statistics,
+            self._statistics_used(training),
         )
+
+    def _statistics(self, task, adaptation):
+        """Returns the statistics of a task's batches at every step."""
+        _, after = inner_loop.forward(
+            self.network,
+            *self._at_step(
+                len(adaptation.support_losses),
+                adaptation.weights_per_step[-1],
+                adaptation.states[-1],
+            ),
+            task[episode.QUERY_X],
+            training=False,
+            batch_statistics=True,
+        )
+        return self.per_step.used([*adaptation.states, after])
 
     def _query_loss(self, task, predictions, weights, training):
         """Returns the compiled loss of one task, with all that Keras adds."""
@@ -330,11 +495,14 @@ class InnerLoopModel(EpisodicModel):
         weights = adaptation.weights_per_step[0]
         support_predictions, _ = inner_loop.forward(
             self.network,
-            adaptation.weights_per_step[-1],
-            adaptation.state,
+            *self._at_step(
+                len(adaptation.support_losses),
+                adaptation.weights_per_step[-1],
+                adaptation.states[-1],
+            ),
             task[episode.SUPPORT_X],
             training=False,
-            batch_statistics=self.normalization_statistics != "frozen",
+            batch_statistics=self._statistics_used(False) != "frozen",
         )
         return {
             "predictions_before": before,
@@ -346,6 +514,26 @@ class InnerLoopModel(EpisodicModel):
                 task.get(episode.SUPPORT_WEIGHT),
             ),
         }
+
+    def _observe_some(self, task, adaptation, predictions, loss, mapping):
+        """Observes every task where that is cheap, or the first alone.
+
+        An extra pass over the queries is a few small operations for all
+        tasks at once, or a good part of the step for one after another.
+        """
+        observe = functools.partial(self._observe, task, adaptation)
+        if mapping == "vectorized":
+            return observe()
+        unobserved = {
+            "predictions_before": predictions,
+            "loss_before": loss,
+            "support_loss_after": adaptation.support_losses[0],
+        }
+        return tf.cond(
+            task["index"] == 0,
+            observe,
+            lambda: tf.nest.map_structure(tf.zeros_like, unobserved),
+        )
 
     def _track(self, y, sample_weight, results, observations):
         """Updates what is logged beside the compiled loss and metrics.
@@ -384,10 +572,10 @@ class InnerLoopModel(EpisodicModel):
             normalization.check_frozen_statistics(self.network)
         self._check_statistics(x)
 
-    def _check_statistics(self, x):
+    def _check_statistics(self, x, training=False):
         """Refuses batch statistics of a single example."""
         used = {"frozen": [], "support": [episode.SUPPORT_X]}.get(
-            self.normalization_statistics,
+            self._statistics_used(training),
             [episode.SUPPORT_X, episode.QUERY_X],
         )
         if not used or not normalization.normalization_layers(self.network):
@@ -412,7 +600,9 @@ class InnerLoopModel(EpisodicModel):
             "update_rule": keras.saving.serialize_keras_object(
                 self.update_rule
             ),
+            "adapts": keras.saving.serialize_keras_object(self.adapts),
             "normalization_statistics": self.normalization_statistics,
+            "normalization_scales": self.normalization_scales,
             "task_mapping": self.task_mapping,
         }
 
@@ -423,6 +613,9 @@ class InnerLoopModel(EpisodicModel):
             config["update_rule"]
         )
         config["inner_loss"] = keras.losses.deserialize(config["inner_loss"])
+        config["adapts"] = keras.saving.deserialize_keras_object(
+            config["adapts"]
+        )
         return super().from_config(config)
 
 

@@ -1,15 +1,10 @@
-import functools
-
 import keras
-import tensorflow as tf
 
-from keras_meta import divergence
-from keras_meta import task_mapping as task_mapping_module
-from keras_meta.algorithms.inner_loop_model import InnerLoopModel
+from keras_meta.algorithms.unrolled_model import UnrolledModel
 
 
 @keras.saving.register_keras_serializable(package="keras_meta")
-class MAML(InnerLoopModel):
+class MAML(UnrolledModel):
     """Model-agnostic meta-learning: an initialization that adapts fast.
 
     The inner loop takes a few gradient steps on the support set of a task;
@@ -35,12 +30,28 @@ class MAML(InnerLoopModel):
         inner_loss: The loss of the inner steps: a `keras.losses.Loss`, its
             name, or a function `(y_true, y_pred)` that returns a value per
             example. `None` means the loss given to `compile()`.
-        first_order: Boolean. Whether to leave out the second derivatives
-            (FOMAML), which is cheaper. Defaults to `False`.
         evaluation_steps: Integer, the number of inner steps in `evaluate()`,
             `predict()` and `adapt()`. `None` means `inner_steps`.
         update_rule: A `keras_meta.update_rules.UpdateRule`, how an inner
             step is taken. `None` means gradient descent.
+        adapts: Which weights adapt: `"all"` (the default); `"head"`, those
+            of the last layer that has any (ANIL); `"body"`, those of all
+            other layers (BOIL); or a function that takes a layer and returns
+            whether it adapts. All others are learned by the outer loop
+            alone.
+        first_order: Boolean. Whether to leave out the second derivatives
+            (FOMAML), which is cheaper. Defaults to `False`.
+        first_order_iterations: Integer, for how many training steps they are
+            left out at first. Defaults to `0`.
+        truncation: Integer from 1 to `inner_steps`, through how many of the
+            last inner steps the outer gradient passes; for those before it
+            is of first order. `None` (the default) means all.
+        recompute: Boolean. Whether the outer gradient computes each inner
+            step again rather than remembers it: less memory, more time, the
+            same result. Defaults to `False`.
+        multi_step_loss_iterations: Integer, for how many training steps the
+            loss after every inner step counts, at first all alike and in the
+            end the last one alone. Defaults to `0`.
         normalization_statistics: String, the statistics that batch
             normalization uses. Within an episode moving statistics do not
             move, so that this must be chosen:
@@ -51,8 +62,16 @@ class MAML(InnerLoopModel):
               single query cannot be answered.
             - `"support"`: those of the support set, for the queries too.
               Each query is answered on its own.
+            - `"per_step"`: those of the batch at hand in training, and in
+              prediction their moving averages over the tasks of training,
+              separate for each inner step (MAML++). Each query is answered
+              on its own, with no more steps than were trained.
             - `"frozen"`: the moving statistics that the network came with,
               for pretrained networks.
+        normalization_scales: String. `"shared"` (the default): scales and
+            offsets of batch normalization are weights as others.
+            `"per_step"`: there is one set for each inner step (MAML++),
+            learned by the outer loop alone.
         task_mapping: `"vectorized"`, `"sequential"`, or `"auto"` (the
             default): how the tasks of a meta-batch are run. Changes speed
             and memory, not results.
@@ -79,6 +98,10 @@ class MAML(InnerLoopModel):
 
     Reference:
         - [Finn et al., 2017](https://arxiv.org/abs/1703.03400)
+        - [Raghu et al., 2020](https://arxiv.org/abs/1909.09157) (ANIL)
+        - [Oh et al., 2021](https://arxiv.org/abs/2008.08882) (BOIL)
+        - [Antoniou et al., 2019](https://arxiv.org/abs/1810.09502) (MAML++)
+        - [Shaban et al., 2019](https://arxiv.org/abs/1810.10667) (truncation)
     """
 
     def __init__(
@@ -87,10 +110,16 @@ class MAML(InnerLoopModel):
         inner_steps=1,
         inner_learning_rate=None,
         inner_loss=None,
-        first_order=False,
         evaluation_steps=None,
         update_rule=None,
+        adapts="all",
+        first_order=False,
+        first_order_iterations=0,
+        truncation=None,
+        recompute=False,
+        multi_step_loss_iterations=0,
         normalization_statistics="batch",
+        normalization_scales="shared",
         task_mapping="auto",
         **kwargs,
     ):
@@ -101,99 +130,14 @@ class MAML(InnerLoopModel):
             inner_loss=inner_loss,
             evaluation_steps=evaluation_steps,
             update_rule=update_rule,
+            adapts=adapts,
+            first_order=first_order,
+            first_order_iterations=first_order_iterations,
+            truncation=truncation,
+            recompute=recompute,
+            multi_step_loss_iterations=multi_step_loss_iterations,
             normalization_statistics=normalization_statistics,
+            normalization_scales=normalization_scales,
             task_mapping=task_mapping,
             **kwargs,
         )
-        self.first_order = bool(first_order)
-
-    def train_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._check_episode(x)
-        weights = self._network_weights()
-        sources = self._watched(weights)
-        mapping = task_mapping_module.resolve(self.task_mapping, self.network)
-
-        def outer_gradient(task):
-            with tf.GradientTape() as outer_tape:
-                outer_tape.watch(weights)
-                # The inner tapes are in here, one for every inner step.
-                adaptation = self._adapt_task(
-                    task,
-                    weights,
-                    self.inner_steps,
-                    training=True,
-                )
-                predictions = self._predict(task, adaptation, -1, True)
-                loss = self._query_loss(task, predictions, weights, True)
-                scaled_loss = self.optimizer.scale_loss(loss)
-            gradients = outer_tape.gradient(
-                scaled_loss, sources, unconnected_gradients="zero"
-            )
-            gradients = [tf.convert_to_tensor(g) for g in gradients]
-            return {
-                "gradients": gradients,
-                "predictions": predictions,
-                "finite": divergence.all_finite(
-                    adaptation.weights_per_step[-1], [loss, *gradients]
-                ),
-                "support_loss_before": adaptation.support_losses[0],
-                "observations": self._observe_some(
-                    task, adaptation, predictions, loss, mapping
-                ),
-            }
-
-        # The gradient is taken inside the map, task by task, so that memory
-        # does not grow with the number of tasks.
-        tasks = self._tasks(x, y, sample_weight, training=True)
-        results = self._map_tasks(outer_gradient, tasks)
-        gradients = [tf.reduce_mean(g, axis=0) for g in results["gradients"]]
-        diverged = divergence.on_any_replica(~tf.reduce_all(results["finite"]))
-        gradients = [tf.where(diverged, tf.zeros_like(g), g) for g in gradients]
-
-        self._track_loss(x, y, sample_weight, results, training=True)
-        observations = results["observations"]
-        if mapping == "sequential":
-            observations = tf.nest.map_structure(
-                lambda leaf: leaf[:1], observations
-            )
-        self._track(y, sample_weight, results, observations)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
-        return self.compute_metrics(x, y, results["predictions"], sample_weight)
-
-    def _watched(self, weights):
-        """Returns what the outer gradient is taken by: the network's weights
-        as tensors, and what the update rule learns."""
-        tensors = {
-            id(variable): weight
-            for variable, weight in zip(
-                self.network.trainable_variables, weights
-            )
-        }
-        return [
-            tensors.get(id(variable), variable.value)
-            for variable in self.trainable_variables
-        ]
-
-    def _observe_some(self, task, adaptation, predictions, loss, mapping):
-        """Observes every task where that is cheap, or the first alone.
-
-        An extra pass over the queries is a few small operations for all
-        tasks at once, or a good part of the step for one after another.
-        """
-        observe = functools.partial(self._observe, task, adaptation)
-        if mapping == "vectorized":
-            return observe()
-        unobserved = {
-            "predictions_before": predictions,
-            "loss_before": loss,
-            "support_loss_after": adaptation.support_losses[0],
-        }
-        return tf.cond(
-            task["index"] == 0,
-            observe,
-            lambda: tf.nest.map_structure(tf.zeros_like, unobserved),
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "first_order": self.first_order}
