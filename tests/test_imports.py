@@ -40,9 +40,9 @@ CORE = {
 BASES = {
     "adapted_metric_model",
     "base",
-    "before_adaptation",
     "inner_loop_model",
     "metric_model",
+    "query_metrics",
     "unrolled_model",
 }
 

@@ -13,7 +13,7 @@ from keras_meta import normalization
 from keras_meta import per_step_normalization
 from keras_meta import task_mapping as task_mapping_module
 from keras_meta.algorithms.base import EpisodicModel
-from keras_meta.algorithms.before_adaptation import BeforeAdaptation
+from keras_meta.algorithms.query_metrics import QueryMetrics
 from keras_meta.update_rules.base import UpdateRule
 from keras_meta.update_rules.gradient_descent import GradientDescent
 
@@ -120,7 +120,7 @@ class InnerLoopModel(EpisodicModel):
         self.divergence = divergence.DivergenceTracker(
             [variable.path for variable in network.trainable_variables]
         )
-        self.before_adaptation = BeforeAdaptation()
+        self.query_metrics = [QueryMetrics("before")]
 
     def _make_per_step(self, steps, evaluation_steps, statistics, scales):
         if evaluation_steps > steps:
@@ -174,7 +174,8 @@ class InnerLoopModel(EpisodicModel):
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         _check_reduction("loss", loss)
         super().compile(optimizer, loss, *args, **kwargs)
-        self.before_adaptation.follow(self._compile_metrics)
+        for metrics in self.query_metrics:
+            metrics.follow(self._compile_metrics)
 
     @property
     def task_loss(self):
@@ -278,7 +279,7 @@ class InnerLoopModel(EpisodicModel):
             adaptation = self._adapt_task(task, weights, steps, training=False)
             return {
                 "predictions": self._predict(task, adaptation, -1, False),
-                "observations": self._observe(task, adaptation),
+                "observations": self._observe_fully(task, adaptation),
                 "finite": divergence.all_finite(
                     adaptation.weights_per_step[-1], adaptation.support_losses
                 ),
@@ -362,7 +363,8 @@ class InnerLoopModel(EpisodicModel):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         # Keras calls this on symbols first, for metrics to make their state.
-        self.before_adaptation.build(y, y_pred)
+        for metrics in self.query_metrics:
+            metrics.build(y, y_pred)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _inner_loop_settings(self):
@@ -515,6 +517,13 @@ class InnerLoopModel(EpisodicModel):
             ),
         }
 
+    def _observe_fully(self, task, adaptation):
+        """Observes one task of `evaluate()`.
+
+        An algorithm that has `query_metrics` of its own adds what these need.
+        """
+        return self._observe(task, adaptation)
+
     def _observe_some(self, task, adaptation, predictions, loss, mapping):
         """Observes every task where that is cheap, or the first alone.
 
@@ -542,12 +551,14 @@ class InnerLoopModel(EpisodicModel):
         """
         observed = tf.shape(observations["loss_before"])[0]
         first = lambda leaf: None if leaf is None else leaf[:observed]  # noqa: E731
-        self.before_adaptation.update_state(
-            _unscale(observations["loss_before"]),
-            tf.nest.map_structure(first, y),
-            observations["predictions_before"],
-            tf.nest.map_structure(first, sample_weight),
-        )
+        for metrics in self.query_metrics:
+            if f"loss_{metrics.suffix}" in observations:
+                metrics.update_state(
+                    _unscale(observations[f"loss_{metrics.suffix}"]),
+                    tf.nest.map_structure(first, y),
+                    observations[f"predictions_{metrics.suffix}"],
+                    tf.nest.map_structure(first, sample_weight),
+                )
         self.support_loss_before.update_state(results["support_loss_before"])
         self.support_loss_after.update_state(observations["support_loss_after"])
         self.divergence.update_state(results["finite"])

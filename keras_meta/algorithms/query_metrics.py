@@ -2,19 +2,24 @@ import keras
 import tensorflow as tf
 
 
-class BeforeAdaptation(keras.metrics.Metric):
-    """The query loss and the compiled metrics without any adaptation.
+class QueryMetrics(keras.metrics.Metric):
+    """The query loss and the compiled metrics of other answers to the queries.
 
-    What `compile(metrics=["accuracy"])` logs as `accuracy` after adaptation
-    is logged as `accuracy_before` by this.
+    What `compile(metrics=["accuracy"])` logs as `accuracy` is logged by this
+    for answers given another way: with the suffix `"before"`, those without
+    any adaptation, as `accuracy_before`.
 
     It is there before `compile()` is, since a model keeps every metric that
     was ever set on it.
+
+    Args:
+        suffix: String, what is put behind the names of the metrics.
     """
 
-    def __init__(self, name="before_adaptation", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.loss = keras.metrics.Mean(name="loss_before")
+    def __init__(self, suffix, **kwargs):
+        super().__init__(name=f"queries_{suffix}", **kwargs)
+        self.suffix = suffix
+        self.loss = keras.metrics.Mean(name=f"loss_{suffix}")
         self.copies = None
 
     def follow(self, compiled_metrics):
@@ -45,10 +50,10 @@ class BeforeAdaptation(keras.metrics.Metric):
             self.copies.update_state(y, y_pred, sample_weight)
 
     def result(self):
-        results = {"loss_before": self.loss.result()}
+        results = {self.loss.name: self.loss.result()}
         if self.copies is not None and self.copies.built:
             for name, value in self.copies.result().items():
-                results[f"{name}_before"] = value
+                results[f"{name}_{self.suffix}"] = value
         return results
 
     @property
