@@ -29,8 +29,10 @@ from keras_meta import update_rules
 from keras_meta import visualization
 from keras_meta import xla
 from keras_meta.algorithms.base import EpisodicModel
+from keras_meta.algorithms.implicit_maml import ImplicitMAML
 from keras_meta.algorithms.maml import MAML
 from keras_meta.algorithms.matching_network import MatchingNetwork
+from keras_meta.algorithms.proto_maml import ProtoMAML
 from keras_meta.algorithms.prototypical_network import PrototypicalNetwork
 from keras_meta.algorithms.relation_network import RelationNetwork
 from keras_meta.algorithms.siamese_network import SiameseNetwork
@@ -44,8 +46,10 @@ xla.register_slice_gradient()
 __all__ = [
     "DivergenceError",
     "EpisodicModel",
+    "ImplicitMAML",
     "MAML",
     "MatchingNetwork",
+    "ProtoMAML",
     "PrototypicalNetwork",
     "RelationNetwork",
     "SiameseNetwork",

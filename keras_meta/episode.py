@@ -107,7 +107,9 @@ def check_label_range(labels, outputs):
             "between 0 and that number. Received: labels from "
             f"{labels.min()} to {labels.max()}, and a network of {outputs} "
             f"outputs. Give the network {int(labels.max()) + 1} outputs or "
-            "more, or make episodes of fewer ways."
+            "more, or make episodes of fewer ways. Where the ways differ from "
+            "episode to episode, use `keras_meta.ProtoMAML` or a metric "
+            "learner such as `keras_meta.PrototypicalNetwork`."
         )
 
 

@@ -23,6 +23,7 @@ CORE = {
     "adapting_weights",
     "arguments",
     "backbones",
+    "conjugate_gradients",
     "distances",
     "divergence",
     "episode",
@@ -40,6 +41,7 @@ CORE = {
 BASES = {
     "adapted_metric_model",
     "base",
+    "class_labels",
     "inner_loop_model",
     "metric_model",
     "query_metrics",

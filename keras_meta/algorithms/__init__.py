@@ -1,6 +1,8 @@
 from keras_meta.algorithms.base import EpisodicModel
+from keras_meta.algorithms.implicit_maml import ImplicitMAML
 from keras_meta.algorithms.maml import MAML
 from keras_meta.algorithms.matching_network import MatchingNetwork
+from keras_meta.algorithms.proto_maml import ProtoMAML
 from keras_meta.algorithms.prototypical_network import PrototypicalNetwork
 from keras_meta.algorithms.relation_network import RelationNetwork
 from keras_meta.algorithms.siamese_network import SiameseNetwork
@@ -8,7 +10,9 @@ from keras_meta.algorithms.siamese_network import SiameseNetwork
 __all__ = [
     "MAML",
     "EpisodicModel",
+    "ImplicitMAML",
     "MatchingNetwork",
+    "ProtoMAML",
     "PrototypicalNetwork",
     "RelationNetwork",
     "SiameseNetwork",

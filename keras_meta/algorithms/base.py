@@ -70,17 +70,7 @@ class EpisodicModel(keras.Model):
         # Support labels are inputs, too, and must not be rounded in mixed
         # precision; the network casts what it gets by itself.
         super().__init__(autocast=False, **kwargs)
-        if not isinstance(network, keras.Model):
-            raise TypeError(
-                "`network` must be a `keras.Model`. Received: "
-                f"network={network!r} of type {type(network).__name__}."
-            )
-        if not network.built:
-            raise ValueError(
-                "`network` must be built, so that its weights are there. "
-                f"Received: network={network!r}, which is not built. Give it "
-                "a `keras.Input`, or call it once on a batch of examples."
-            )
+        check_network(network)
         self.network = network
         self.built = True
 
@@ -319,6 +309,21 @@ class EpisodicModel(keras.Model):
             config["network"]
         )
         return cls(**config)
+
+
+def check_network(network):
+    """Raises an error where `network` is no built `keras.Model`."""
+    if not isinstance(network, keras.Model):
+        raise TypeError(
+            "`network` must be a `keras.Model`. Received: "
+            f"network={network!r} of type {type(network).__name__}."
+        )
+    if not network.built:
+        raise ValueError(
+            "`network` must be built, so that its weights are there. "
+            f"Received: network={network!r}, which is not built. Give it "
+            "a `keras.Input`, or call it once on a batch of examples."
+        )
 
 
 def _check_support_weight(weight):

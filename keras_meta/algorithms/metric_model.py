@@ -8,13 +8,10 @@ from keras_meta import arguments
 from keras_meta import calibration
 from keras_meta import episode
 from keras_meta import export
+from keras_meta.algorithms import class_labels
 from keras_meta.algorithms.adapted_metric_model import AdaptedMetricModel
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.base import labels_keep_dtype
-
-# The score of a way that a task does not have. Not infinite: the gradient of
-# a softmax would be NaN.
-ABSENT = -1e9
 
 
 class MetricModel(EpisodicModel):
@@ -50,7 +47,7 @@ class MetricModel(EpisodicModel):
             # it is calibrated it never wins.
             self.unknown_threshold = self.add_weight(
                 shape=(),
-                initializer=keras.initializers.Constant(ABSENT),
+                initializer=keras.initializers.Constant(class_labels.ABSENT),
                 trainable=False,
                 autocast=False,
                 name="unknown_threshold",
@@ -80,7 +77,7 @@ class MetricModel(EpisodicModel):
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         if self.takes_integer_labels:
             for one in tf.nest.flatten(loss):
-                _check_takes_logits(one)
+                class_labels.check_takes_logits(one)
         super().compile(optimizer, loss, *args, **kwargs)
 
     def call(self, x, training=False):
@@ -115,7 +112,9 @@ class MetricModel(EpisodicModel):
             return scores
         present = tf.reduce_any(labels * weight[..., None] > 0, axis=1)
         logits = tf.where(
-            present[:, None], scores, tf.constant(ABSENT, scores.dtype)
+            present[:, None],
+            scores,
+            tf.constant(class_labels.ABSENT, scores.dtype),
         )
         if not self.unknown:
             return logits
@@ -348,8 +347,10 @@ class MetricModel(EpisodicModel):
 
     def _check_labels(self, x, y=None):
         if self.takes_integer_labels:
-            _check_class_numbers("`support_y`", x[episode.SUPPORT_Y])
-            _check_class_numbers("the query labels `y`", y)
+            class_labels.check_class_numbers(
+                "`support_y`", x[episode.SUPPORT_Y]
+            )
+            class_labels.check_class_numbers("the query labels `y`", y)
 
     def _check_batch(self, x, y=None, sample_weight=None):
         episode.check_keys(x)
@@ -380,7 +381,7 @@ class MetricModel(EpisodicModel):
             asked = True
             if sample_weight is not None:
                 asked = np.asarray(sample_weight) > 0
-            _check_support(x, y, of_a_class & np.asarray(asked))
+            class_labels.check_support(x, y, of_a_class & np.asarray(asked))
 
     def _embed_support(self, support_x, support_y, support_weight):
         """Checks one task's support set, and prepares it for `score()`.
@@ -392,7 +393,7 @@ class MetricModel(EpisodicModel):
         task = self._one_task(support_x, support_y, support_weight)
         x = tf.nest.map_structure(lambda leaf: leaf[None], task)
         if self.takes_integer_labels:
-            _check_support(x, np.arange(self._ways(x))[None])
+            class_labels.check_support(x, np.arange(self._ways(x))[None])
         support, labels, weight, _ = self._parts(x, training=False)
         return support, labels, weight
 
@@ -415,22 +416,6 @@ class MetricModel(EpisodicModel):
             "ways": self.ways,
             "unknown": self.unknown,
         }
-
-
-def class_shares(labels, weight):
-    """Returns what each support example counts in the mean of its class.
-
-    Args:
-        labels: Tensor `[tasks, support, ways]`, one-hot.
-        weight: Tensor `[tasks, support]`, 0 where padded.
-
-    Returns:
-        Tensor `[tasks, support, ways]`, of sum 1 over the support set, or 0
-        for ways that a task lacks.
-    """
-    labels = labels * weight[..., None]
-    counts = tf.reduce_sum(labels, axis=1, keepdims=True)
-    return tf.math.divide_no_nan(labels, counts)
 
 
 def concatenate(one, other, axis):
@@ -466,51 +451,6 @@ def _without_nan(support_x, weight):
     return tf.nest.map_structure(mend, support_x)
 
 
-def _check_takes_logits(loss):
-    """Checks that a loss does not take probabilities, nor may choose to."""
-    if isinstance(loss, str):
-        # What Keras makes of these two takes probabilities.
-        ambiguous = loss.lower() in ("crossentropy", "ce")
-        function = keras.losses.get("bce" if ambiguous else loss)
-    else:
-        function = loss
-    from_logits = getattr(function, "from_logits", None)
-    if from_logits is None and callable(function):
-        parameters = inspect.signature(function).parameters
-        if "from_logits" in parameters:
-            from_logits = parameters["from_logits"].default
-    if from_logits is False:
-        raise ValueError(
-            "The loss must take logits, which are what the model answers; one "
-            f"of probabilities trains nothing. Received: loss={loss!r}. Use "
-            "`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`, "
-            "or for pairs "
-            "`keras.losses.BinaryCrossentropy(from_logits=True)`."
-        )
-
-
-def _check_class_numbers(name, labels):
-    if labels is None:
-        return
-    if not hasattr(labels, "dtype"):
-        labels = np.asarray(labels)
-    hint = (
-        "Turn one-hot labels into numbers with `argmax(axis=-1)`; for targets "
-        "of a regression use `MatchingNetwork(regression=True)`."
-    )
-    if not tf.as_dtype(labels.dtype).is_integer:
-        raise TypeError(
-            "Labels must be class numbers, integers. Received: "
-            f"{name} of dtype {tf.as_dtype(labels.dtype).name}. {hint}"
-        )
-    shape = tf.TensorShape(labels.shape)
-    if shape.rank not in (None, 2):
-        raise ValueError(
-            "Labels must be class numbers, one for each example, `[tasks, "
-            f"examples]`. Received: {name} of shape {shape}. {hint}"
-        )
-
-
 def _check_shapes(x):
     """Checks that support and query examples have the same shape."""
     support_x, query_x = x[episode.SUPPORT_X], x[episode.QUERY_X]
@@ -542,20 +482,3 @@ def _check_targets(x, y):
             f"Received: support targets of shape {one} and query targets of "
             f"shape {other}."
         )
-
-
-def _check_support(x, y, asked=True):
-    """Checks that every class that is asked for has a support example."""
-    support = np.asarray(x[episode.SUPPORT_Y])
-    weight = np.asarray(x.get(episode.SUPPORT_WEIGHT, np.ones(support.shape)))
-    asked = np.broadcast_to(asked, np.shape(y))
-    for task, labels in enumerate(np.asarray(y)):
-        missing = np.setdiff1d(
-            labels[asked[task]], support[task][weight[task] > 0]
-        )
-        if missing.size:
-            raise ValueError(
-                "The support set must have an example of every class that "
-                f"its queries ask for. Received: task {task}, whose support "
-                f"set lacks the classes {missing.tolist()}."
-            )

@@ -4,8 +4,8 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import distances
+from keras_meta.algorithms.class_labels import class_shares
 from keras_meta.algorithms.metric_model import MetricModel
-from keras_meta.algorithms.metric_model import class_shares
 
 
 @keras.saving.register_keras_serializable(package="keras_meta")

@@ -9,8 +9,8 @@ from keras_meta import calibration
 from keras_meta import distances
 from keras_meta import episode
 from keras_meta import pair
+from keras_meta.algorithms.class_labels import class_shares
 from keras_meta.algorithms.metric_model import MetricModel
-from keras_meta.algorithms.metric_model import class_shares
 from keras_meta.algorithms.metric_model import concatenate
 
 # How many examples are embedded at a time.
