@@ -35,6 +35,7 @@ from keras_meta.algorithms.matching_network import MatchingNetwork
 from keras_meta.algorithms.proto_maml import ProtoMAML
 from keras_meta.algorithms.prototypical_network import PrototypicalNetwork
 from keras_meta.algorithms.relation_network import RelationNetwork
+from keras_meta.algorithms.reptile import Reptile
 from keras_meta.algorithms.siamese_network import SiameseNetwork
 from keras_meta.divergence import DivergenceError
 from keras_meta.evaluation import evaluate_episodes
@@ -52,6 +53,7 @@ __all__ = [
     "ProtoMAML",
     "PrototypicalNetwork",
     "RelationNetwork",
+    "Reptile",
     "SiameseNetwork",
     "TaskLibrary",
     "__version__",

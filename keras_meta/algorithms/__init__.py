@@ -5,6 +5,7 @@ from keras_meta.algorithms.matching_network import MatchingNetwork
 from keras_meta.algorithms.proto_maml import ProtoMAML
 from keras_meta.algorithms.prototypical_network import PrototypicalNetwork
 from keras_meta.algorithms.relation_network import RelationNetwork
+from keras_meta.algorithms.reptile import Reptile
 from keras_meta.algorithms.siamese_network import SiameseNetwork
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "ProtoMAML",
     "PrototypicalNetwork",
     "RelationNetwork",
+    "Reptile",
     "SiameseNetwork",
 ]

@@ -28,6 +28,10 @@ make = {
     "PrototypicalNetwork": lambda: keras_meta.PrototypicalNetwork(
         keras_meta.backbones.mlp((8,), (16,), outputs=4)
     ),
+    "Reptile": lambda: keras_meta.Reptile(
+        keras_meta.backbones.mlp((8,), (16,), outputs=3),
+        inner_learning_rate=0.05,
+    ),
 }["NAME"]
 results = []
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -53,7 +57,7 @@ print("the same")
 """
 
 
-@pytest.mark.parametrize("name", ["MAML", "PrototypicalNetwork"])
+@pytest.mark.parametrize("name", ["MAML", "PrototypicalNetwork", "Reptile"])
 def test_two_devices_train_as_one_does(name):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.replace("NAME", name)],
