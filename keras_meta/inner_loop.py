@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_meta import normalization
 
 Adaptation = collections.namedtuple(
-    "Adaptation", ["weights_per_step", "support_losses", "states"]
+    "Adaptation", ["weights_per_step", "support_losses", "states", "rule_state"]
 )
 
 
@@ -123,9 +123,12 @@ def adapt(
     proximity=0.0,
     constant_steps=0,
     recompute=False,
+    rolled=False,
     training=False,
     normalization_statistics="batch",
     at_step=None,
+    rule_state=None,
+    first_step=0,
 ):
     """Adapts weights to the support set of one task.
 
@@ -149,32 +152,43 @@ def adapt(
             as constants in the outer gradient.
         recompute: Boolean. Whether a gradient through a step computes the
             step again, rather than remember it.
+        rolled: Boolean. Whether the steps after the first are taken in one
+            loop of the graph, so that neither it nor memory grows with them.
+            Nothing but the first step and the end is returned then, and
+            `constant_steps` and `recompute` mean nothing.
         training: Boolean. Whether dropout and its like are on.
         normalization_statistics: One of `"batch"`, `"support"`, `"frozen"`;
             see `keras_meta.MAML`.
         at_step: Function `(step, weights, state)` that returns the weights
             and the state that the network is called with at a step. `None`
             (the default) means just these.
+        rule_state: What the update rule remembers, to go on where another
+            adaptation ended. `None` (the default) means its initial state.
+        first_step: Integer, or integer tensor: how many steps were taken
+            before, which `update_rule` and `at_step` are told.
 
     Returns:
         An `Adaptation`: `weights_per_step`, a list of `steps + 1` lists of
         tensors, the weights before the first and after each step;
         `support_losses`, the list of the losses before each of the `steps`
-        steps; and `states`, the list of the states after these.
+        steps; `states`, the list of the states after these; and `rule_state`,
+        what the update rule remembers in the end.
     """
     if adapting is None:
         adapting = [True] * len(weights)
     start = _chosen(weights, adapting)
     batch_statistics = normalization_statistics != "frozen"
 
-    def take_step(step, weights, rule_state, state):
+    def take_step(step, constant, weights, rule_state, state):
         x, y, weight = _batch(support, batches, step)
         moving = _chosen(weights, adapting)
         with tf.GradientTape() as inner_tape:
             inner_tape.watch(moving)
             all_weights = _with_chosen(weights, adapting, moving)
             if at_step is not None:
-                all_weights, state = at_step(step, all_weights, state)
+                all_weights, state = at_step(
+                    first_step + step, all_weights, state
+                )
             predictions, state = forward(
                 network, all_weights, state, x, training, batch_statistics
             )
@@ -189,27 +203,162 @@ def adapt(
                 gradient + proximity * (weight - anchor)
                 for gradient, weight, anchor in zip(gradients, moving, start)
             ]
-        if step < constant_steps:
+        if constant:
             gradients = [tf.stop_gradient(gradient) for gradient in gradients]
         moving, rule_state = update_rule.call(
-            moving, gradients, rule_state, step
+            moving, gradients, rule_state, first_step + step
         )
         weights = _with_chosen(weights, adapting, moving)
         return weights, rule_state, state, support_loss
 
-    if recompute:
-        take_step = _recomputing(take_step)
     weights = list(weights)
+    if rule_state is None:
+        rule_state = update_rule.initial_state(start)
+    values = weights, rule_state, state
     weights_per_step, support_losses, states = [weights], [], []
-    rule_state = update_rule.initial_state(start)
-    for step in range(steps):
-        weights, rule_state, state, support_loss = take_step(
-            step, weights, rule_state, state
+    if rolled:
+        runs = [(_one_by_one, range(1), True), (_rolled, range(1, steps), True)]
+    else:
+        run = _recomputed if recompute else _one_by_one
+        runs = [
+            (run, range(constant_steps), True),
+            (run, range(constant_steps, steps), False),
+        ]
+    for run, steps_of_run, constant in runs:
+        step_of_run = functools.partial(_with_constant, take_step, constant)
+        for values, support_loss in run(step_of_run, steps_of_run, values):
+            weights, rule_state, state = values
+            weights_per_step.append(weights)
+            support_losses.append(support_loss)
+            states.append(state)
+    return Adaptation(weights_per_step, support_losses, states, rule_state)
+
+
+# How a number of steps are taken, `range(first, last)`: functions of a step,
+# the range, and the values (weights, the state of the rule, and the state of
+# the network) before it. They yield the values after each step and its loss.
+
+
+def _one_by_one(take_step, steps, values):
+    for step in steps:
+        *values, support_loss = take_step(step, *values)
+        yield values, support_loss
+
+
+def _rolled(take_step, steps, values):
+    """Takes the steps in a loop of the graph; yields the last one alone."""
+
+    def body(step, values, _):
+        *values, support_loss = take_step(step, *values)
+        return step + 1, tuple(values), support_loss
+
+    if steps:
+        loss = tf.zeros([], keras.config.floatx())
+        _, values, loss = tf.while_loop(
+            lambda step, *_: step < steps.stop,
+            body,
+            (steps.start, tuple(values), loss),
         )
-        weights_per_step.append(weights)
-        support_losses.append(support_loss)
-        states.append(state)
-    return Adaptation(weights_per_step, support_losses, states)
+        yield values, loss
+
+
+def _recomputed(take_step, steps, values):
+    """Takes the steps in a loop of the graph that has a gradient of its own.
+
+    What is remembered are the values between the steps. The gradient goes
+    back over them, and takes each step again.
+    """
+    if not steps:
+        return
+    count = len(steps)
+    flat = tf.nest.flatten(values)
+    # Only these have a gradient.
+    floating = [part.dtype.is_floating for part in flat]
+
+    def compute(index, parts):
+        *results, loss = take_step(
+            steps.start + index, *tf.nest.pack_sequence_as(values, parts)
+        )
+        return tf.nest.flatten(results), loss
+
+    @tf.custom_gradient
+    def loop(*floats):
+        def forwards(index, parts, between, losses):
+            between = [_put(*pair, index) for pair in zip(between, parts)]
+            parts, loss = compute(index, parts)
+            return index + 1, parts, between, _put(losses, loss, index)
+
+        start = _with_chosen(flat, floating, floats)
+        # Not arrays of TensorFlow, which XLA does not take here.
+        between = [tf.stack([tf.zeros_like(part)] * count) for part in start]
+        losses = tf.zeros([count], keras.config.floatx())
+        _, end, between, losses = tf.while_loop(
+            lambda index, *_: index < count,
+            forwards,
+            (0, start, between, losses),
+        )
+        outputs = end, between, losses
+
+        def pull(*upstream, variables=()):
+            variables = list(variables)
+            upstream = tf.nest.pack_sequence_as(outputs, upstream)
+            by_end, by_between, by_losses = upstream
+            by_between = _chosen(by_between, floating)
+
+            def backwards(index, by_values, by_variables):
+                parts = [part[index] for part in between]
+                sources = _chosen(parts, floating)
+                with tf.GradientTape() as tape:
+                    tape.watch(sources)
+                    results, loss = compute(index, parts)
+                gradients = tape.gradient(
+                    [*_chosen(results, floating), loss],
+                    [*sources, *variables],
+                    [*by_values, by_losses[index]],
+                    unconnected_gradients="zero",
+                )
+                gradients = [tf.convert_to_tensor(g) for g in gradients]
+                of_values = gradients[: len(sources)]
+                of_variables = gradients[len(sources) :]
+                by_values = [
+                    one + other[index]
+                    for one, other in zip(of_values, by_between)
+                ]
+                return index - 1, by_values, _sums(by_variables, of_variables)
+
+            _, by_values, by_variables = tf.while_loop(
+                lambda index, *_: index >= 0,
+                backwards,
+                (
+                    count - 1,
+                    _chosen(by_end, floating),
+                    [tf.zeros_like(variable) for variable in variables],
+                ),
+            )
+            return (by_values, by_variables) if variables else by_values
+
+        return tf.nest.flatten(outputs), pull
+
+    results = loop(*_chosen(flat, floating))
+    end, between = results[: len(flat)], results[len(flat) : -1]
+    losses = results[-1]
+    for index in range(count):
+        parts = end
+        if index < count - 1:
+            parts = [part[index + 1] for part in between]
+        yield tf.nest.pack_sequence_as(values, parts), losses[index]
+
+
+def _put(values, value, index):
+    return tf.tensor_scatter_nd_update(values, [[index]], value[None])
+
+
+def _sums(ones, others):
+    return [one + other for one, other in zip(ones, others)]
+
+
+def _with_constant(take_step, constant, step, *values):
+    return take_step(step, constant, *values)
 
 
 def _chosen(items, chosen):
@@ -232,72 +381,6 @@ def _batch(support, batches, step):
         lambda leaf: None if leaf is None else tf.gather(leaf, batches[step]),
         support,
     )
-
-
-def _recomputing(take_step):
-    """Wraps a step so that a gradient through it computes it again.
-
-    Not `tf.recompute_grad()`, which stops all tapes while it runs a function
-    for the first time, the tape of the inner step, too.
-    """
-
-    def recomputing_step(step, *arguments):
-        flat = tf.nest.flatten(arguments)
-        # Only floating numbers have a gradient.
-        floating = [part.dtype.is_floating for part in flat]
-        structure = []
-
-        def compute(floats):
-            parts = _with_chosen(flat, floating, floats)
-            return take_step(step, *tf.nest.pack_sequence_as(arguments, parts))
-
-        @tf.custom_gradient
-        def flat_step(*floats):
-            results = compute(floats)
-            structure.append(results)
-            return tf.nest.flatten(results), functools.partial(pull, floats)
-
-        def pull(floats, *upstream, variables=()):
-            upstream = [
-                tf.zeros_like(result) if gradient is None else gradient
-                for gradient, result in zip(
-                    upstream, tf.nest.flatten(structure[0])
-                )
-            ]
-            # Or TensorFlow finds that it has all of this already.
-            late = _zero_after(upstream)
-            floats = [value + tf.cast(late, value.dtype) for value in floats]
-            with tf.GradientTape() as tape:
-                tape.watch(floats)
-                results = tf.nest.flatten(compute(floats))
-            gradients = tape.gradient(
-                [r for r in results if r.dtype.is_floating],
-                [*floats, *variables],
-                [u for u, r in zip(upstream, results) if r.dtype.is_floating],
-                unconnected_gradients="zero",
-            )
-            of_floats = gradients[: len(floats)]
-            return (
-                (of_floats, gradients[len(floats) :])
-                if variables
-                else of_floats
-            )
-
-        results = flat_step(*_chosen(flat, floating))
-        return tf.nest.pack_sequence_as(structure[0], results)
-
-    return recomputing_step
-
-
-def _zero_after(tensors):
-    """Returns a zero that is not known to be one before `tensors` are."""
-    firsts = [
-        tf.cast(tf.reshape(tensor, [-1])[0], tf.float32)
-        for tensor in tensors
-        if tensor.dtype.is_floating
-    ]
-    total = tf.add_n(firsts)
-    return tf.where(tf.equal(total, total), 0.0, float("nan"))
 
 
 def predict(

@@ -67,6 +67,59 @@ def test_steps_equal_keras_training_step_by_step():
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        keras_meta.update_rules.GradientDescent(0.1),
+        keras_meta.update_rules.Momentum(0.1),
+        keras_meta.update_rules.Adam(0.1),
+        keras_meta.update_rules.LearnedStepSizes(0.1, steps=3),
+        keras_meta.update_rules.LSTMMetaLearner(0.1, units=3),
+    ],
+    ids=lambda rule: type(rule).__name__,
+)
+@pytest.mark.parametrize("graph", [True, False])
+def test_rolled_steps_equal_those_one_by_one(rule, graph):
+    network = keras.Sequential(
+        [
+            keras.Input((3,)),
+            # Before normalization a bias has no gradient but noise.
+            keras.layers.Dense(4, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(1),
+        ]
+    )
+    rule.build_for(network.trainable_variables)
+    weights = [tf.convert_to_tensor(v) for v in network.trainable_variables]
+    x, y = support()
+
+    def adapted(rolled):
+        return inner_loop.adapt(
+            network,
+            weights,
+            inner_loop.network_state(network),
+            (x, y, None),
+            keras.losses.MeanSquaredError(),
+            rule,
+            4,
+            rolled=rolled,
+            training=True,
+        )
+
+    if graph:
+        adapted = tf.function(adapted, autograph=False)
+    rolled, plain = adapted(True), adapted(False)
+    assert len(rolled.weights_per_step) == 3
+    for part in ("weights_per_step", "support_losses", "states"):
+        ours, theirs = getattr(rolled, part), getattr(plain, part)
+        for one, other in zip(
+            tf.nest.flatten([ours[0], ours[-1]]),
+            tf.nest.flatten([theirs[0], theirs[-1]]),
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_weighted_steps_equal_steps_without_the_padding():
     network = linear_network()
     x, y = support(7)

@@ -74,6 +74,8 @@ class ImplicitMAML(InnerLoopModel):
         - [Rajeswaran et al., 2019](https://arxiv.org/abs/1909.04630)
     """
 
+    rolls_steps = True
+
     def __init__(
         self,
         network,

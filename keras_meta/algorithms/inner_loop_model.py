@@ -30,6 +30,10 @@ class InnerLoopModel(EpisodicModel):
     The arguments are described where they are used; see `keras_meta.MAML`.
     """
 
+    # Whether inner steps are taken in a loop of the graph, which remembers
+    # none of them: no gradient passes through it, and there may be many.
+    rolls_steps = False
+
     def __init__(
         self,
         network,
@@ -216,7 +220,7 @@ class InnerLoopModel(EpisodicModel):
                 "finite": divergence.all_finite(
                     adaptation.weights_per_step[-1], [loss, *gradients]
                 ),
-                "support_loss_before": adaptation.support_losses[0],
+                "support_losses": tf.stack(adaptation.support_losses),
                 "observations": self._observe_some(
                     task, adaptation, predictions, loss, mapping
                 ),
@@ -262,7 +266,9 @@ class InnerLoopModel(EpisodicModel):
         steps = self.evaluation_steps
 
         def answers(task):
-            adaptation = self._adapt_task(task, weights, steps, training=False)
+            adaptation = self._adapt_task(
+                task, weights, steps, training=False, rolled=False
+            )
             return [
                 self._predict(task, adaptation, step, training=False)
                 for step in range(steps + 1)
@@ -283,7 +289,7 @@ class InnerLoopModel(EpisodicModel):
                 "finite": divergence.all_finite(
                     adaptation.weights_per_step[-1], adaptation.support_losses
                 ),
-                "support_loss_before": adaptation.support_losses[0],
+                "support_losses": tf.stack(adaptation.support_losses),
             }
 
         tasks = self._tasks(x, y, sample_weight)
@@ -414,10 +420,24 @@ class InnerLoopModel(EpisodicModel):
 
         `arguments` go to `inner_loop.adapt()` as they are.
         """
-        return inner_loop.adapt(
-            self.network,
+        return self._adapt_from(
+            task,
             self.initial_weights(task, weights, training),
             self._task_state(task),
+            steps,
+            training,
+            **arguments,
+        )
+
+    def _adapt_from(self, task, weights, state, steps, training, **arguments):
+        """Runs the inner loop from weights and a state of the network's."""
+        arguments.setdefault(
+            "rolled", self.rolls_steps and self.per_step is None
+        )
+        return inner_loop.adapt(
+            self.network,
+            weights,
+            state,
             (
                 task[episode.SUPPORT_X],
                 task[episode.SUPPORT_Y],
@@ -559,7 +579,8 @@ class InnerLoopModel(EpisodicModel):
                     observations[f"predictions_{metrics.suffix}"],
                     tf.nest.map_structure(first, sample_weight),
                 )
-        self.support_loss_before.update_state(results["support_loss_before"])
+        before = results["support_losses"][:, 0]
+        self.support_loss_before.update_state(before)
         self.support_loss_after.update_state(observations["support_loss_after"])
         self.divergence.update_state(results["finite"])
 
@@ -624,9 +645,10 @@ class InnerLoopModel(EpisodicModel):
             config["update_rule"]
         )
         config["inner_loss"] = keras.losses.deserialize(config["inner_loss"])
-        config["adapts"] = keras.saving.deserialize_keras_object(
-            config["adapts"]
-        )
+        if "adapts" in config:
+            config["adapts"] = keras.saving.deserialize_keras_object(
+                config["adapts"]
+            )
         return super().from_config(config)
 
 

@@ -107,6 +107,8 @@ class Reptile(InnerLoopModel):
         - [Nichol et al., 2018](https://arxiv.org/abs/1803.02999)
     """
 
+    rolls_steps = True
+
     def __init__(
         self,
         network,

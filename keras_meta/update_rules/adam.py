@@ -1,5 +1,3 @@
-import math
-
 import keras
 import tensorflow as tf
 
@@ -70,9 +68,11 @@ class Adam(UpdateRule):
         return zeros, zeros
 
     def call(self, weights, gradients, state, step):
-        # Both moments start at zero, which is corrected for.
-        rate = self.learning_rate * math.sqrt(1 - self.beta_2 ** (step + 1))
-        rate /= 1 - self.beta_1 ** (step + 1)
+        # Both moments start at zero, which is corrected for. Single precision
+        # is not enough where `beta_2` is near 1.
+        count = tf.cast(step + 1, "float64")
+        rate = self.learning_rate * tf.sqrt(1 - self.beta_2**count)
+        rate = tf.cast(rate / (1 - self.beta_1**count), weights[0].dtype)
         means, squares = state
         means = [
             mean + (1 - self.beta_1) * (gradient - mean)

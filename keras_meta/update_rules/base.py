@@ -30,6 +30,10 @@ class UpdateRule(keras.layers.Layer):
     ```
     """
 
+    # Whether each number of a weight is treated by itself, by what is learned
+    # for all of them. Such a rule serves any network.
+    coordinatewise = False
+
     def build_for(self, variables):
         """Creates what the rule learns, given the variables that adapt.
 
@@ -67,7 +71,8 @@ class UpdateRule(keras.layers.Layer):
             gradients: List of tensors of the same shapes, the gradients of
                 the support loss.
             state: What the last step (or `initial_state()`) returned.
-            step: Integer, 0 for the first step.
+            step: Integer, 0 for the first step; or an integer tensor, where
+                an algorithm takes many steps in a loop of the graph.
 
         Returns:
             A tuple `(weights, state)` after the step.

@@ -52,6 +52,8 @@ class CoordinatewiseLSTM(UpdateRule):
         - [Andrychowicz et al., 2016](https://arxiv.org/abs/1606.04474)
     """
 
+    coordinatewise = True
+
     def __init__(self, units=(20, 20), output_scale=0.1, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(units, (tuple, list)) or not units:

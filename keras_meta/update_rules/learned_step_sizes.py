@@ -58,7 +58,7 @@ class LearnedStepSizes(UpdateRule):
 
     def call(self, weights, gradients, state, step):
         rates = keras.ops.convert_to_tensor(self.rates)
-        rates = rates[min(step, self.steps - 1)]
+        rates = rates[keras.ops.minimum(step, self.steps - 1)]
         new_weights = [
             weight - keras.ops.cast(rates[number], weight.dtype) * gradient
             for weight, gradient, number in zip(

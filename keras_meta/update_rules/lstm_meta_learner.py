@@ -60,6 +60,8 @@ class LSTMMetaLearner(UpdateRule):
         - [Ravi & Larochelle, 2017](https://openreview.net/forum?id=rJY0-Kcll)
     """
 
+    coordinatewise = True
+
     def __init__(
         self, learning_rate=0.01, forget_gate=0.99, units=20, **kwargs
     ):

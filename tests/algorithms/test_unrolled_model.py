@@ -117,8 +117,7 @@ def test_recomputed_dropout_is_the_same_dropout():
     assert relative_difference(*gradients) < 1e-5
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_recomputes_vectorized_eagerly_and_compiled(recompute):
+def test_recomputes_vectorized_eagerly_and_compiled():
     x, y = random_episodes()
     network = linear_network()
     arguments = dict(inner_steps=2, inner_learning_rate=0.1)
