@@ -17,13 +17,14 @@ def sinusoids(
     amplitude=(0.1, 5.0),
     phase=(0.0, math.pi),
     x_range=(-5.0, 5.0),
+    frequency=(1.0, 1.0),
     seed=0,
 ):
     """Makes the sinusoid regression episodes of the MAML paper.
 
-    Each task is a wave `y = amplitude * sin(x - phase)`, its amplitude and
-    phase drawn uniformly; support and query points are drawn uniformly from
-    `x_range`.
+    Each task is a wave `y = amplitude * sin(frequency * x - phase)`, its
+    parameters drawn uniformly; support and query points are drawn uniformly
+    from `x_range`.
 
     Args:
         shots: Integer, the support points of a task. Defaults to `10`.
@@ -38,6 +39,9 @@ def sinusoids(
             Defaults to `(0, pi)`.
         x_range: Tuple of floats, where points are drawn. Defaults to
             `(-5.0, 5.0)`.
+        frequency: Tuple of floats, the lowest and highest frequency, in
+            radians per unit of x. Defaults to `(1.0, 1.0)`; the Meta-SGD
+            paper has `(0.8, 1.2)`.
         seed: Integer. Use one seed for training and another for evaluation.
             Defaults to `0`.
 
@@ -61,14 +65,21 @@ def sinusoids(
     _check_range("amplitude", amplitude)
     _check_range("phase", phase)
     _check_range("x_range", x_range)
+    _check_range("frequency", frequency)
+    # What is the same for all is not drawn, and leaves the others as they are.
+    low, high = frequency
+    parameters = 2 if low == high else 3
 
     def make_wave(parameters):
         height = _scale(parameters[:, 0], amplitude)
         shift = _scale(parameters[:, 1], phase)
-        return lambda x: height * tf.sin(x - shift), x_range
+        speed = low
+        if low != high:
+            speed = _scale(parameters[:, 2], frequency)
+        return lambda x: height * tf.sin(speed * x - shift), x_range
 
     return _regression(
-        make_wave, 2, shots, queries, meta_batch_size, episodes, seed
+        make_wave, parameters, shots, queries, meta_batch_size, episodes, seed
     )
 
 

@@ -153,6 +153,22 @@ def test_a_range_of_one_number_fixes_the_sinusoid():
     assert np.allclose(y, 2.0 * np.sin(x - 0.5), atol=1e-5)
 
 
+def test_frequencies_are_uniform_and_of_the_task():
+    dataset = episodes.sinusoids(
+        meta_batch_size=500,
+        episodes=1000,
+        amplitude=(2.0, 2.0),
+        phase=(0.5, 0.5),
+        # Little enough of the wave that its sine can be turned around.
+        x_range=(0.5, 1.5),
+        frequency=(0.8, 1.2),
+    )
+    x, y = points_of(dataset)
+    frequencies = (np.arcsin(y / 2.0) + 0.5) / x
+    assert np.ptp(frequencies, axis=1).max() < 1e-3
+    assert kolmogorov_smirnov(frequencies[:, 0], 0.8, 1.2) < 2.23
+
+
 def residuals(x, y, rates):
     """What four linear coefficients leave of y, `[tasks]`."""
     design = sine_and_cosine(x, (rates[:, None], 2.0 * rates[:, None]))
@@ -353,6 +369,7 @@ RANGES = [
     (episodes.sinusoids, "amplitude"),
     (episodes.sinusoids, "phase"),
     (episodes.sinusoids, "x_range"),
+    (episodes.sinusoids, "frequency"),
     (episodes.harmonics, "frequency"),
     (episodes.harmonics, "center"),
 ]
