@@ -52,18 +52,59 @@ def embedding(**settings):
     )
 
 
-def maml(ways):
-    # Adapting the weights of every layer, the network has a head.
+def optimization_based(algorithm=keras_meta.MAML, **settings):
+    """Returns what makes a model that adapts a network with a head."""
+
+    def make(ways):
+        return algorithm(
+            embedding(outputs=ways),
+            **{"inner_learning_rate": 0.4, "evaluation_steps": 3} | settings,
+        )
+
+    return make
+
+
+def maml_plus_plus(ways):
     return keras_meta.MAML(
         embedding(outputs=ways),
-        inner_steps=1,
-        inner_learning_rate=0.4,
-        evaluation_steps=3,
+        inner_steps=3,
+        update_rule=keras_meta.update_rules.LearnedStepSizes(0.4, steps=3),
+        first_order_iterations=arguments.steps // 4,
+        multi_step_loss_iterations=arguments.steps // 2,
+        normalization_scales="per_step",
     )
 
 
 ALGORITHMS = {
-    "MAML": maml,
+    "MAML": optimization_based(),
+    "MAML, first order": optimization_based(first_order=True),
+    "MAML, head only (ANIL)": optimization_based(adapts="head"),
+    "MAML, body only (BOIL)": optimization_based(adapts="body"),
+    "Meta-SGD": lambda ways: keras_meta.MAML(
+        embedding(outputs=ways),
+        evaluation_steps=3,
+        update_rule=keras_meta.update_rules.MetaSGD(0.4),
+    ),
+    "MAML++": maml_plus_plus,
+    "ImplicitMAML": optimization_based(
+        keras_meta.ImplicitMAML,
+        inner_steps=8,
+        inner_learning_rate=0.1,
+        evaluation_steps=8,
+    ),
+    "ProtoMAML": lambda ways: keras_meta.ProtoMAML(
+        embedding(),
+        ways,
+        inner_learning_rate=0.01,
+        evaluation_steps=3,
+        sharpness=0.1,
+    ),
+    # With the settings of its paper, but for the number of steps.
+    "Reptile": lambda ways: keras_meta.Reptile(
+        embedding(outputs=ways),
+        evaluation_steps=50,
+        normalization_statistics="batch",
+    ),
     "PrototypicalNetwork": lambda ways: keras_meta.PrototypicalNetwork(
         embedding(), ways=ways
     ),
@@ -109,6 +150,13 @@ def train(model, ways, shots):
     optimizer = keras.optimizers.Adam(
         keras.optimizers.schedules.CosineDecay(0.003, arguments.steps)
     )
+    if isinstance(model, keras_meta.Reptile):
+        # Its outer step is a part of the way that the inner steps went.
+        optimizer = keras.optimizers.SGD(
+            keras.optimizers.schedules.PolynomialDecay(1.0, arguments.steps, 0)
+        )
+        # It learns from support sets alone, and more than a batch of them.
+        shots = max(shots, 10)
     if not isinstance(model, keras_meta.SiameseNetwork):
         model.compile(
             optimizer,

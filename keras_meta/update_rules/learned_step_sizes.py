@@ -53,6 +53,7 @@ class LearnedStepSizes(UpdateRule):
         self.rates = self.add_weight(
             shape=(self.steps, len(names)),
             initializer=keras.initializers.Constant(self.learning_rate),
+            autocast=False,
             name="rates",
         )
 

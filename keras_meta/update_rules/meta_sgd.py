@@ -46,6 +46,7 @@ class MetaSGD(UpdateRule):
             self.add_weight(
                 shape=variable.shape,
                 initializer=keras.initializers.Constant(self.learning_rate),
+                autocast=False,
                 name=f"rate_{number}",
             )
             for number, variable in enumerate(variables)
