@@ -18,7 +18,15 @@ Adaptation = collections.namedtuple(
 )
 
 
-def forward(network, weights, state, x, training, batch_statistics):
+def forward(
+    network,
+    weights,
+    state,
+    x,
+    training,
+    batch_statistics,
+    example_weight=None,
+):
     """Runs `network` on `x` with the given weights instead of its own.
 
     Args:
@@ -31,6 +39,8 @@ def forward(network, weights, state, x, training, batch_statistics):
         batch_statistics: Boolean. Whether batch normalization uses the
             statistics of `x` (and returns just them in the state), or those
             in `state`.
+        example_weight: Optional tensor `[examples]`. Examples of weight 0 are
+            padded, and do not count in the statistics.
 
     Returns:
         A tuple `(predictions, state)`, the state after the call.
@@ -42,7 +52,8 @@ def forward(network, weights, state, x, training, batch_statistics):
     # `network()` rather than `network.stateless_call()`: the latter passes
     # `training` only to the outermost `call()`, which a subclassed model
     # need not take, and then its dropout would stay off.
-    with normalization.episodic(network, batch_statistics), scope:
+    episodic = normalization.episodic(network, batch_statistics, example_weight)
+    with episodic, scope:
         predictions = network(x, training=training)
     new_state = [
         scope.get_current_value(variable)
@@ -190,7 +201,13 @@ def adapt(
                     first_step + step, all_weights, state
                 )
             predictions, state = forward(
-                network, all_weights, state, x, training, batch_statistics
+                network,
+                all_weights,
+                state,
+                x,
+                training,
+                batch_statistics,
+                weight,
             )
             support_loss = mean_loss(loss, y, predictions, weight)
         gradients = inner_tape.gradient(
@@ -391,6 +408,7 @@ def predict(
     query_x,
     training=False,
     normalization_statistics="batch",
+    support_weight=None,
 ):
     """Answers the queries of one task with the given weights.
 
@@ -403,12 +421,15 @@ def predict(
         training: Boolean. Whether dropout and its like are on.
         normalization_statistics: One of `"batch"`, `"support"`, `"frozen"`;
             see `keras_meta.MAML`.
+        support_weight: Optional tensor `[support]`, 0 where padded.
 
     Returns:
         The predictions, `[query, ...]`.
     """
     if normalization_statistics == "support":
-        state = support_statistics(network, weights, state, support_x)
+        state = support_statistics(
+            network, weights, state, support_x, support_weight
+        )
     predictions, _ = forward(
         network,
         weights,
@@ -420,7 +441,7 @@ def predict(
     return predictions
 
 
-def support_statistics(network, weights, state, support_x):
+def support_statistics(network, weights, state, support_x, support_weight=None):
     """Returns `state` with batch normalization's statistics of a support set.
 
     Args:
@@ -428,6 +449,7 @@ def support_statistics(network, weights, state, support_x):
         weights: List of tensors, for `network.trainable_variables`.
         state: List of tensors, for `network.non_trainable_variables`.
         support_x: Inputs of the support set, `[support, ...]`.
+        support_weight: Optional tensor `[support]`, 0 where padded.
 
     Returns:
         List of tensors, for `network.non_trainable_variables`.
@@ -441,6 +463,7 @@ def support_statistics(network, weights, state, support_x):
         support_x,
         training=False,
         batch_statistics=True,
+        example_weight=support_weight,
     )
     return state
 

@@ -50,31 +50,35 @@ def check_layers(network):
 
 
 @contextlib.contextmanager
-def episodic(network, batch_statistics_enabled):
+def episodic(network, batch_statistics_enabled, example_weight=None):
     """Sets how `network` normalizes for the length of one call.
 
     See `exact_second_order()` and `batch_statistics()`.
     """
     with _LOCK, exact_second_order():
-        with batch_statistics(network, batch_statistics_enabled):
+        with batch_statistics(
+            network, batch_statistics_enabled, example_weight
+        ):
             yield
 
 
 @contextlib.contextmanager
-def batch_statistics(network, enabled):
+def batch_statistics(network, enabled, example_weight=None):
     """Sets what batch normalization does, whatever `training` says.
 
     Where `enabled`, every layer normalizes with the statistics of the batch
     at hand and writes just these to its moving statistics, undamped, so that
-    a caller in a `keras.StatelessScope` can read off what was used. Where
-    not, every layer normalizes with its moving statistics and leaves them.
+    a caller in a `keras.StatelessScope` can read off what was used. Examples
+    of `example_weight` 0 are padded, and do not count. Where not `enabled`,
+    every layer normalizes with its moving statistics and leaves them.
     """
     layers = normalization_layers(network)
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         # `object` sets it past Keras's tracking of attributes. `__call__`
         # looks `call` up on the layer, in every kind of model.
-        object.__setattr__(layer, "call", _call_with(layer, enabled))
+        call = _call_with(layer, enabled, example_weight)
+        object.__setattr__(layer, "call", call)
         layer.momentum = 0.0
     try:
         yield
@@ -106,12 +110,27 @@ def _moments(x, axes, shift=None, keepdims=False, name=None):
     return mean, variance
 
 
-def _call_with(layer, training):
+def _call_with(layer, training, example_weight):
     def call(inputs, mask=None, **kwargs):
         kwargs["training"] = training
+        if training and mask is None and example_weight is not None:
+            mask = _example_mask(layer, inputs, example_weight)
         return type(layer).call(layer, inputs, mask=mask, **kwargs)
 
     return call
+
+
+def _example_mask(layer, inputs, example_weight):
+    """Returns what Keras takes: which inputs count, all but the last axis."""
+    rank = len(inputs.shape)
+    if layer.axis not in (-1, rank - 1):
+        raise ValueError(
+            "With padded support examples (`support_weight`), batch "
+            "normalization must be over the last axis. Received: the layer "
+            f"{layer.name!r} with axis={layer.axis}."
+        )
+    real = tf.reshape(example_weight != 0, [-1] + [1] * (rank - 2))
+    return tf.broadcast_to(real, tf.shape(inputs)[:-1])
 
 
 def check_frozen_statistics(network):

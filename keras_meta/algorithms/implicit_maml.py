@@ -3,8 +3,6 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import conjugate_gradients
-from keras_meta import episode
-from keras_meta import inner_loop
 from keras_meta.algorithms.inner_loop_model import InnerLoopModel
 
 
@@ -157,7 +155,9 @@ class ImplicitMAML(InnerLoopModel):
             tape.watch(adapted)
             with tf.GradientTape() as inner_tape:
                 inner_tape.watch(moving)
-                support_loss = self._support_loss(task, adapted)
+                support_loss = self._loss_on_support(
+                    task, adapted, self._task_state(task), training=True
+                )
             inner_gradient = _gradient(inner_tape, support_loss, moving)
 
         def curvature(vector, by):
@@ -179,22 +179,6 @@ class ImplicitMAML(InnerLoopModel):
                 self._adapting, by_adapted, by_shared
             )
         ]
-
-    def _support_loss(self, task, weights):
-        predictions, _ = inner_loop.forward(
-            self.network,
-            weights,
-            self._task_state(task),
-            task[episode.SUPPORT_X],
-            training=True,
-            batch_statistics=self.normalization_statistics != "frozen",
-        )
-        return inner_loop.mean_loss(
-            self.task_loss,
-            task[episode.SUPPORT_Y],
-            predictions,
-            task.get(episode.SUPPORT_WEIGHT),
-        )
 
     def _adapt_task(self, task, weights, steps, training, **arguments):
         return super()._adapt_task(

@@ -339,7 +339,11 @@ class InnerLoopModel(EpisodicModel):
         )
         if self.normalization_statistics in ("batch", "support"):
             state = inner_loop.support_statistics(
-                self.network, weights, state, task[episode.SUPPORT_X]
+                self.network,
+                weights,
+                state,
+                task[episode.SUPPORT_X],
+                task.get(episode.SUPPORT_WEIGHT),
             )
         return _copy_network(self.network, task, weights, state)
 
@@ -480,6 +484,7 @@ class InnerLoopModel(EpisodicModel):
             task[episode.QUERY_X],
             training,
             self._statistics_used(training),
+            task.get(episode.SUPPORT_WEIGHT),
         )
 
     def _statistics(self, task, adaptation):
@@ -515,27 +520,32 @@ class InnerLoopModel(EpisodicModel):
         """Measures one task before adaptation, and the support set after."""
         before = self._predict(task, adaptation, 0, training=False)
         weights = adaptation.weights_per_step[0]
-        support_predictions, _ = inner_loop.forward(
-            self.network,
-            *self._at_step(
-                len(adaptation.support_losses),
-                adaptation.weights_per_step[-1],
-                adaptation.states[-1],
-            ),
-            task[episode.SUPPORT_X],
-            training=False,
-            batch_statistics=self._statistics_used(False) != "frozen",
+        after = self._at_step(
+            len(adaptation.support_losses),
+            adaptation.weights_per_step[-1],
+            adaptation.states[-1],
         )
         return {
             "predictions_before": before,
             "loss_before": self._query_loss(task, before, weights, False),
-            "support_loss_after": inner_loop.mean_loss(
-                self.task_loss,
-                task[episode.SUPPORT_Y],
-                support_predictions,
-                task.get(episode.SUPPORT_WEIGHT),
-            ),
+            "support_loss_after": self._loss_on_support(task, *after, False),
         }
+
+    def _loss_on_support(self, task, weights, state, training):
+        """Returns the inner loss of one task with the given weights."""
+        weight = task.get(episode.SUPPORT_WEIGHT)
+        predictions, _ = inner_loop.forward(
+            self.network,
+            weights,
+            state,
+            task[episode.SUPPORT_X],
+            training,
+            self._statistics_used(training) != "frozen",
+            weight,
+        )
+        return inner_loop.mean_loss(
+            self.task_loss, task[episode.SUPPORT_Y], predictions, weight
+        )
 
     def _observe_fully(self, task, adaptation):
         """Observes one task of `evaluate()`.

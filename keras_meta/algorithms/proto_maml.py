@@ -127,6 +127,7 @@ class ProtoMAML(UnrolledModel):
             task[episode.SUPPORT_X],
             training,
             batch_statistics=self._statistics_used(training) != "frozen",
+            example_weight=task.get(episode.SUPPORT_WEIGHT),
         )
         embeddings = tf.cast(embeddings, self.variable_dtype)
         labels = tf.one_hot(

@@ -258,6 +258,42 @@ def test_padded_examples_count_for_nothing():
     assert relative_difference(actual, expected) < 1e-5
 
 
+@pytest.mark.parametrize("statistics", ["batch", "support"])
+def test_padded_support_examples_are_left_out_of_the_statistics(
+    float64, statistics
+):
+    x, y = random_episodes(tasks=2, shape=(6, 6, 1), ways=3, dtype="float64")
+    arguments = dict(
+        inner_steps=2,
+        inner_learning_rate=0.2,
+        normalization_statistics=statistics,
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model = compiled(conv_network(dtype="float64"), loss, **arguments)
+    expected = outer_gradient(model, x, y)
+    answers = model(x)
+    adapted = model.adapt(x["support_x"][0], x["support_y"][0])
+    noise = 9 + np.zeros((2, 4, 6, 6, 1))
+    weight = np.repeat([[1.0, 0.0]], [6, 4], axis=1) * np.ones((2, 1))
+    padded = {
+        "support_x": np.concatenate([x["support_x"], noise], axis=1),
+        "support_y": np.concatenate(
+            [x["support_y"], 2 + np.zeros((2, 4), int)], 1
+        ),
+        "support_weight": weight,
+        "query_x": x["query_x"],
+    }
+    assert (
+        relative_difference(outer_gradient(model, padded, y), expected) < 1e-5
+    )
+    np.testing.assert_allclose(model(padded), answers, rtol=1e-5, atol=1e-5)
+    again = model.adapt(
+        padded["support_x"][0], padded["support_y"][0], weight[0]
+    )
+    for one, other in zip(adapted.get_weights(), again.get_weights()):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_gradient_counts_the_regularizers_once():
     x, y = random_episodes(tasks=3)
     network = linear_network()
