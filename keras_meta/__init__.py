@@ -30,6 +30,7 @@ from keras_meta import visualization
 from keras_meta import xla
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.implicit_maml import ImplicitMAML
+from keras_meta.algorithms.learned_optimizer import LearnedOptimizer
 from keras_meta.algorithms.maml import MAML
 from keras_meta.algorithms.matching_network import MatchingNetwork
 from keras_meta.algorithms.proto_maml import ProtoMAML
@@ -39,6 +40,7 @@ from keras_meta.algorithms.reptile import Reptile
 from keras_meta.algorithms.siamese_network import SiameseNetwork
 from keras_meta.divergence import DivergenceError
 from keras_meta.evaluation import evaluate_episodes
+from keras_meta.rule_optimizer import RuleOptimizer
 from keras_meta.task_library import TaskLibrary
 from keras_meta.version import __version__
 
@@ -48,12 +50,14 @@ __all__ = [
     "DivergenceError",
     "EpisodicModel",
     "ImplicitMAML",
+    "LearnedOptimizer",
     "MAML",
     "MatchingNetwork",
     "ProtoMAML",
     "PrototypicalNetwork",
     "RelationNetwork",
     "Reptile",
+    "RuleOptimizer",
     "SiameseNetwork",
     "TaskLibrary",
     "__version__",

@@ -32,6 +32,7 @@ CORE = {
     "normalization",
     "pair",
     "per_step_normalization",
+    "rule_optimizer",
     "task_mapping",
     "update_rules",
     "whole_files",

@@ -1,5 +1,6 @@
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.implicit_maml import ImplicitMAML
+from keras_meta.algorithms.learned_optimizer import LearnedOptimizer
 from keras_meta.algorithms.maml import MAML
 from keras_meta.algorithms.matching_network import MatchingNetwork
 from keras_meta.algorithms.proto_maml import ProtoMAML
@@ -12,6 +13,7 @@ __all__ = [
     "MAML",
     "EpisodicModel",
     "ImplicitMAML",
+    "LearnedOptimizer",
     "MatchingNetwork",
     "ProtoMAML",
     "PrototypicalNetwork",
