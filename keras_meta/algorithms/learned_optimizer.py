@@ -1,6 +1,7 @@
 import functools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_meta import arguments
@@ -10,9 +11,6 @@ from keras_meta import task_mapping as task_mapping_module
 from keras_meta.algorithms.inner_loop_model import InnerLoopModel
 from keras_meta.update_rules import coordinates
 from keras_meta.update_rules.coordinatewise_lstm import CoordinatewiseLSTM
-
-# Where every task starts outside of training.
-_EVALUATION_SEED = (0, 0)
 
 
 @keras.saving.register_keras_serializable(package="keras_meta")
@@ -190,7 +188,7 @@ class LearnedOptimizer(InnerLoopModel):
         Returns:
             List of tensors of the same shapes.
         """
-        noise = task["start_noise"] if training else self._start_noise([])
+        noise = task["start_noise"] if training else self._start_noise()
         start = []
         for weight, part in zip(weights, coordinates.split(noise, weights)):
             mean = tf.reduce_mean(weight)
@@ -198,20 +196,22 @@ class LearnedOptimizer(InnerLoopModel):
             start.append(mean + spread * part)
         return start
 
-    def _start_noise(self, tasks, seed=_EVALUATION_SEED):
-        count = coordinates.count(self.network.trainable_variables)
-        dtype = self.network.trainable_variables[0].dtype
-        # XLA would choose another algorithm, and so other numbers.
-        return tf.random.stateless_normal(
-            [*tasks, count], seed, dtype=dtype, alg="philox"
-        )
+    def _start_noise(self, tasks=None, seed=None):
+        variables = self.network.trainable_variables
+        count, dtype = coordinates.count(variables), variables[0].dtype
+        if tasks is None:
+            # XLA draws other numbers than TensorFlow does, and evaluation is
+            # the same with both.
+            noise = np.random.default_rng(0).normal(size=count)
+            return tf.constant(noise, dtype)
+        return tf.random.stateless_normal([tasks, count], seed, dtype=dtype)
 
     def _tasks(self, x, y=None, sample_weight=None, training=False):
         tasks = super()._tasks(x, y, sample_weight, training)
         if training:
             seed = tf.convert_to_tensor(self.start_seed)
             tasks["start_noise"] = self._start_noise(
-                [tf.shape(tasks["index"])[0]], seed
+                tf.shape(tasks["index"])[0], seed
             )
             self.start_seed.assign(seed + 1)
         # Only `train_step()` has labels in training.
