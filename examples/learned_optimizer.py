@@ -19,9 +19,9 @@ import keras_meta
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--output", default="demo_output", type=pathlib.Path)
-parser.add_argument("--steps", default=800, type=int)
+parser.add_argument("--steps", default=1600, type=int)
 parser.add_argument("--seed", default=0, type=int)
-parser.add_argument("--tasks", default=200, type=int)
+parser.add_argument("--tasks", default=100, type=int)
 arguments = parser.parse_args()
 
 output = arguments.output
@@ -52,6 +52,8 @@ learned = keras_meta.LearnedOptimizer(
     network,
     inner_steps=TRAINED_STEPS,
     truncation=20,
+    # Or the large losses of the beginning were all that counts.
+    log_loss=True,
     seed=arguments.seed,
 )
 print(f"{learned.update_rule.count_params()} numbers are learned.")

@@ -12,6 +12,9 @@ from keras_meta.algorithms.inner_loop_model import InnerLoopModel
 from keras_meta.update_rules import coordinates
 from keras_meta.update_rules.coordinatewise_lstm import CoordinatewiseLSTM
 
+# Added to a loss before its logarithm is taken.
+_LEAST = 1e-6
+
 
 @keras.saving.register_keras_serializable(package="keras_meta")
 class LearnedOptimizer(InnerLoopModel):
@@ -53,6 +56,11 @@ class LearnedOptimizer(InnerLoopModel):
         first_order: Boolean. Whether the gradients that the rule reads count
             as constants in the outer gradient, as in the paper. Defaults to
             `True`.
+        log_loss: Boolean. Whether the outer loss is the mean of the logarithms
+            of the support losses, in which a step counts by the share that it
+            takes off, be the loss large or small. In the mean of the losses
+            themselves, as in the paper, the first steps outweigh all others.
+            Needs an inner loss that is not negative. Defaults to `False`.
         normalization_statistics: `"batch"` (the default), `"support"` or
             `"frozen"`, the statistics that batch normalization uses; see
             `keras_meta.MAML`.
@@ -96,12 +104,14 @@ class LearnedOptimizer(InnerLoopModel):
         inner_loss=None,
         evaluation_steps=None,
         first_order=True,
+        log_loss=False,
         normalization_statistics="batch",
         task_mapping="auto",
         seed=None,
         **kwargs,
     ):
         arguments.check_choice("first_order", first_order, (True, False))
+        arguments.check_choice("log_loss", log_loss, (True, False))
         arguments.check_choice(
             "normalization_statistics",
             normalization_statistics,
@@ -135,6 +145,7 @@ class LearnedOptimizer(InnerLoopModel):
             )
         self.truncation = int(truncation)
         self.first_order = first_order
+        self.log_loss = log_loss
         self.seed = seed
         self.trajectory_loss = keras.metrics.Mean("trajectory_loss")
         # A weight and no `SeedGenerator`, whose state is in no file.
@@ -335,8 +346,15 @@ class LearnedOptimizer(InnerLoopModel):
             if learn:
                 losses = [
                     *adaptation.support_losses[1:],
-                    self._support_loss(task, adaptation, training),
+                    self._loss_on_support(
+                        task,
+                        adaptation.weights_per_step[-1],
+                        adaptation.states[-1],
+                        training,
+                    ),
                 ]
+                if self.log_loss:
+                    losses = [tf.math.log(loss + _LEAST) for loss in losses]
                 share = tf.add_n(losses) / self.inner_steps
                 share = self.optimizer.scale_loss(share)
         gradients = []
@@ -356,23 +374,6 @@ class LearnedOptimizer(InnerLoopModel):
             adaptation.states[-1],
         )
         return carried, gradients, record
-
-    def _support_loss(self, task, adaptation, training):
-        """Returns the loss after the last inner step."""
-        predictions, _ = inner_loop.forward(
-            self.network,
-            adaptation.weights_per_step[-1],
-            adaptation.states[-1],
-            task["support_x"],
-            training,
-            self.normalization_statistics != "frozen",
-        )
-        return inner_loop.mean_loss(
-            self.task_loss,
-            task["support_y"],
-            predictions,
-            task.get("support_weight"),
-        )
 
     def _track(self, y, sample_weight, results, observations):
         super()._track(y, sample_weight, results, observations)
@@ -405,6 +406,7 @@ class LearnedOptimizer(InnerLoopModel):
             **super().get_config(),
             "truncation": self.truncation,
             "first_order": self.first_order,
+            "log_loss": self.log_loss,
             "seed": self.seed,
         }
         # All weights start anew, so that none is left to be learned otherwise.

@@ -77,6 +77,8 @@ def trajectory_loss(model, x, noise, first_order):
                 current, gradients, state, step
             )
             losses.append(tf.reduce_mean((xs @ current[0] - ys) ** 2))
+    if model.log_loss:
+        losses = [tf.math.log(loss + 1e-6) for loss in losses]
     return tf.reduce_mean(losses)
 
 
@@ -116,9 +118,11 @@ def gradients_met(model, x, noise):
     return met
 
 
-@pytest.mark.parametrize("first_order", [True, False])
+@pytest.mark.parametrize(
+    ("first_order", "log_loss"), [(True, False), (False, False), (True, True)]
+)
 def test_gradient_of_one_segment_equals_central_differences(
-    float64, first_order
+    float64, first_order, log_loss
 ):
     x, y = random_episodes(tasks=2, shape=(3,), dtype="float64")
     model = learner(
@@ -127,6 +131,7 @@ def test_gradient_of_one_segment_equals_central_differences(
         inner_steps=3,
         truncation=3,
         first_order=first_order,
+        log_loss=log_loss,
     )
     learned_rules.shake(model.update_rule)
     noise = model._start_noise(2, model.start_seed.numpy())
@@ -196,7 +201,7 @@ def quadratics(tasks=8, size=4, seed=0):
 def test_training_makes_the_rule_better():
     model = learner(
         linear_network(4),
-        optimizer=keras.optimizers.Adam(0.01),
+        optimizer=keras.optimizers.Adam(0.03),
         inner_steps=10,
         truncation=5,
     )
@@ -307,6 +312,7 @@ def test_learned_step_sizes_are_learned_too():
         ({"truncation": 0}, "`truncation` must be an integer of 1"),
         ({"inner_steps": 0}, "`inner_steps` must be an integer of 1"),
         ({"first_order": "yes"}, "`first_order` must be one of"),
+        ({"log_loss": 2}, "`log_loss` must be one of"),
         (
             {"normalization_statistics": "per_step"},
             "`normalization_statistics` must be one of",

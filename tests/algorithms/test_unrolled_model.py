@@ -6,7 +6,6 @@ import pytest
 
 import keras_meta
 from keras_meta import update_rules
-from tests.algorithms import contract
 from tests.algorithms.test_maml import closed_form_gradient
 from tests.algorithms.test_maml import compiled
 from tests.algorithms.test_maml import conv_network
@@ -199,24 +198,21 @@ def is_first(layer):
     return layer.name.startswith("first")
 
 
-class TestPredicate(contract.VariantContract):
-    def make_model(self):
-        network = keras.Sequential(
-            [
-                keras.Input((8,)),
-                keras.layers.Dense(16, activation="relu", name="first"),
-                keras.layers.Dense(3, name="second"),
-            ]
-        )
-        model = keras_meta.MAML(
-            network, inner_steps=2, inner_learning_rate=0.5, adapts=is_first
-        )
-        model.compile(
-            keras.optimizers.Adam(0.01),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
-        return model
+def test_file_keeps_which_weights_adapt(tmp_path):
+    network = keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(4, activation="relu", name="first"),
+            keras.layers.Dense(1, name="second"),
+        ]
+    )
+    x, _ = random_episodes()
+    for adapts in (is_first, "head"):
+        model = compiled(network, "mse", inner_steps=2, adapts=adapts)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert loaded.adapts == adapts
+        np.testing.assert_array_equal(model(x), loaded(x))
 
 
 @pytest.mark.parametrize(
