@@ -163,9 +163,9 @@ def adapt(
             as constants in the outer gradient.
         recompute: Boolean. Whether a gradient through a step computes the
             step again, rather than remember it.
-        rolled: Boolean. Whether the steps after the first are taken in one
-            loop of the graph, so that neither it nor memory grows with them.
-            Nothing but the first step and the end is returned then, and
+        rolled: Boolean. Whether the steps are taken in one loop of the graph,
+            so that neither it nor memory grows with them. Of what is between
+            the beginning and the end nothing is returned then, and
             `constant_steps` and `recompute` mean nothing.
         training: Boolean. Whether dropout and its like are on.
         normalization_statistics: One of `"batch"`, `"support"`, `"frozen"`;
@@ -234,7 +234,7 @@ def adapt(
     values = weights, rule_state, state
     weights_per_step, support_losses, states = [weights], [], []
     if rolled:
-        runs = [(_one_by_one, range(1), True), (_rolled, range(1, steps), True)]
+        runs = [(_rolled, range(steps), True)]
     else:
         run = _recomputed if recompute else _one_by_one
         runs = [
@@ -263,20 +263,23 @@ def _one_by_one(take_step, steps, values):
 
 
 def _rolled(take_step, steps, values):
-    """Takes the steps in a loop of the graph; yields the last one alone."""
+    """Takes the steps in a loop of the graph, which remembers none of them.
 
-    def body(step, values, _):
-        *values, support_loss = take_step(step, *values)
-        return step + 1, tuple(values), support_loss
+    Yields once: the values in the end, and the loss before the first step.
+    """
 
-    if steps:
-        loss = tf.zeros([], keras.config.floatx())
-        _, values, loss = tf.while_loop(
-            lambda step, *_: step < steps.stop,
-            body,
-            (steps.start, tuple(values), loss),
-        )
-        yield values, loss
+    def body(step, values, first_loss):
+        *values, loss = take_step(step, *values)
+        loss = tf.cast(loss, first_loss.dtype)
+        first_loss = tf.where(tf.equal(step, steps.start), loss, first_loss)
+        return step + 1, tuple(values), first_loss
+
+    _, values, first_loss = tf.while_loop(
+        lambda step, *_: step < steps.stop,
+        body,
+        (steps.start, tuple(values), tf.zeros([], keras.config.floatx())),
+    )
+    yield values, first_loss
 
 
 def _recomputed(take_step, steps, values):
@@ -296,7 +299,7 @@ def _recomputed(take_step, steps, values):
         *results, loss = take_step(
             steps.start + index, *tf.nest.pack_sequence_as(values, parts)
         )
-        return tf.nest.flatten(results), loss
+        return tf.nest.flatten(results), tf.cast(loss, keras.config.floatx())
 
     @tf.custom_gradient
     def loop(*floats):

@@ -153,6 +153,7 @@ class TestImplicitMAML(contract.AlgorithmContract):
             inner_steps=4,
             inner_learning_rate=0.5,
             proximal_strength=0.5,
+            conjugate_gradient_steps=2,
         )
         model.compile(
             keras.optimizers.Adam(0.01),
