@@ -19,6 +19,8 @@ def pytest_collection_finish(session):
 def seeded():
     """Makes every test independent of those before it."""
     keras.utils.clear_session()
+    # Or it would look through all that earlier tests have left, each time.
+    gc.freeze()
     keras.utils.set_random_seed(0)
 
 
