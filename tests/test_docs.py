@@ -206,14 +206,15 @@ EXAMPLES = {
 }
 
 
-def test_examples_of_docstrings_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_of_a_docstring_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # That they run is asked here, and not how far they get.
     monkeypatch.setattr(keras.Model, "fit", shortened(keras.Model.fit))
-    for name, blocks in EXAMPLES.items():
-        assert blocks, f"The example of {name} must be a block of ```python."
-        namespace = {"__name__": "example", **names_in_examples()}
-        run(blocks, f"<example of {name}>", namespace)
+    blocks = EXAMPLES[name]
+    assert blocks, f"The example of {name} must be a block of ```python."
+    namespace = {"__name__": "example", **names_in_examples()}
+    run(blocks, f"<example of {name}>", namespace)
 
 
 def shortened(fit):
