@@ -121,6 +121,25 @@ def _outline(structure):
     return tf.nest.map_structure(lambda leaf: "*", structure)
 
 
+def dense_gradients(tape, target, sources, upstream=None):
+    """Returns the gradients that a tape has, each of them a tensor.
+
+    Args:
+        tape: A `tf.GradientTape`.
+        target: Tensor, or list of tensors.
+        sources: List of what the gradients are taken by.
+        upstream: Optional, the gradients of the target.
+
+    Returns:
+        List of tensors, zeros where the target does not depend on a source.
+    """
+    gradients = tape.gradient(
+        target, sources, upstream, unconnected_gradients="zero"
+    )
+    # An embedding, and a map over a single task, give slices instead.
+    return [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
 def adapt(
     network,
     weights,
@@ -210,11 +229,7 @@ def adapt(
                 weight,
             )
             support_loss = mean_loss(loss, y, predictions, weight)
-        gradients = inner_tape.gradient(
-            support_loss, moving, unconnected_gradients="zero"
-        )
-        # An embedding, and a map over a single task, give slices instead.
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        gradients = dense_gradients(inner_tape, support_loss, moving)
         if proximity:
             gradients = [
                 gradient + proximity * (weight - anchor)
@@ -331,13 +346,12 @@ def _recomputed(take_step, steps, values):
                 with tf.GradientTape() as tape:
                     tape.watch(sources)
                     results, loss = compute(index, parts)
-                gradients = tape.gradient(
+                gradients = dense_gradients(
+                    tape,
                     [*_chosen(results, floating), loss],
                     [*sources, *variables],
                     [*by_values, by_losses[index]],
-                    unconnected_gradients="zero",
                 )
-                gradients = [tf.convert_to_tensor(g) for g in gradients]
                 of_values = gradients[: len(sources)]
                 of_variables = gradients[len(sources) :]
                 by_values = [

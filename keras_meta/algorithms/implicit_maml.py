@@ -3,6 +3,7 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import conjugate_gradients
+from keras_meta import inner_loop
 from keras_meta.algorithms.inner_loop_model import InnerLoopModel
 
 
@@ -133,7 +134,9 @@ class ImplicitMAML(InnerLoopModel):
             loss = self._query_loss(task, predictions, weights, True)
             scaled_loss = self.optimizer.scale_loss(loss)
         # The first are those of regularizers, which are of shared weights.
-        both = _gradient(outer_tape, scaled_loss, [*weights, *adapted])
+        both = inner_loop.dense_gradients(
+            outer_tape, scaled_loss, [*weights, *adapted]
+        )
         direct, by_adapted = both[: len(weights)], both[len(weights) :]
         implicit = self._implicit_gradient(task, adapted, by_adapted)
         gradients = [one + other for one, other in zip(direct, implicit)]
@@ -158,10 +161,12 @@ class ImplicitMAML(InnerLoopModel):
                 support_loss = self._loss_on_support(
                     task, adapted, self._task_state(task), training=True
                 )
-            inner_gradient = _gradient(inner_tape, support_loss, moving)
+            inner_gradient = inner_loop.dense_gradients(
+                inner_tape, support_loss, moving
+            )
 
         def curvature(vector, by):
-            return _gradient(tape, inner_gradient, by, vector)
+            return inner_loop.dense_gradients(tape, inner_gradient, by, vector)
 
         def system(vector):
             products = curvature(vector, moving)
@@ -200,11 +205,3 @@ class ImplicitMAML(InnerLoopModel):
             "conjugate_gradient_steps": self.conjugate_gradient_steps,
             "damping": self.damping,
         }
-
-
-def _gradient(tape, target, sources, upstream=None):
-    gradients = tape.gradient(
-        target, sources, upstream, unconnected_gradients="zero"
-    )
-    # An embedding, and a map over a single task, give slices instead.
-    return [tf.convert_to_tensor(gradient) for gradient in gradients]

@@ -360,12 +360,11 @@ class LearnedOptimizer(InnerLoopModel):
         gradients = []
         record = [tf.stack(adaptation.support_losses)]
         if learn:
-            gradients = tape.gradient(
+            gradients = inner_loop.dense_gradients(
+                tape,
                 share,
                 [variable.value for variable in self.trainable_variables],
-                unconnected_gradients="zero",
             )
-            gradients = [tf.convert_to_tensor(g) for g in gradients]
         else:
             record += map(tf.stack, zip(*adaptation.weights_per_step[1:]))
         carried = (

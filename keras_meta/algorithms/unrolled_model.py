@@ -3,6 +3,7 @@ import functools
 import tensorflow as tf
 
 from keras_meta import arguments
+from keras_meta import inner_loop
 from keras_meta.algorithms.inner_loop_model import InnerLoopModel
 
 
@@ -96,10 +97,9 @@ class UnrolledModel(InnerLoopModel):
                 task, adaptation, predictions, weights, multi_step
             )
             scaled_loss = self.optimizer.scale_loss(loss)
-        gradients = outer_tape.gradient(
-            scaled_loss, self._watched(weights), unconnected_gradients="zero"
+        gradients = inner_loop.dense_gradients(
+            outer_tape, scaled_loss, self._watched(weights)
         )
-        gradients = [tf.convert_to_tensor(g) for g in gradients]
         return gradients, adaptation, predictions, loss
 
     def _adapt_task(
