@@ -58,14 +58,11 @@ def mask(network, adapts):
 
 
 def _layers(network):
-    """Yields all layers, inner models replaced by theirs, in their order."""
+    """Yields all layers in their order, those of inner models before these."""
     for layer in network.layers:
         if isinstance(layer, keras.Model):
             yield from _layers(layer)
-            # What an inner model owns by itself.
-            yield layer
-        else:
-            yield layer
+        yield layer
 
 
 def _head(network, owners):

@@ -209,7 +209,7 @@ def adapt(
     start = _chosen(weights, adapting)
     batch_statistics = normalization_statistics != "frozen"
 
-    def take_step(step, constant, weights, rule_state, state):
+    def take_step(constant, step, weights, rule_state, state):
         x, y, weight = _batch(support, batches, step)
         moving = _chosen(weights, adapting)
         with tf.GradientTape() as inner_tape:
@@ -257,7 +257,7 @@ def adapt(
             (run, range(constant_steps, steps), False),
         ]
     for run, steps_of_run, constant in runs:
-        step_of_run = functools.partial(_with_constant, take_step, constant)
+        step_of_run = functools.partial(take_step, constant)
         for values, support_loss in run(step_of_run, steps_of_run, values):
             weights, rule_state, state = values
             weights_per_step.append(weights)
@@ -389,10 +389,6 @@ def _put(values, value, index):
 
 def _sums(ones, others):
     return [one + other for one, other in zip(ones, others)]
-
-
-def _with_constant(take_step, constant, step, *values):
-    return take_step(step, constant, *values)
 
 
 def _chosen(items, chosen):

@@ -208,7 +208,7 @@ class InnerLoopModel(EpisodicModel):
         self._check_episode(x)
         self._check_statistics(x, training=True)
         weights = self._network_weights()
-        mapping = task_mapping_module.resolve(self.task_mapping, self.network)
+        mapping = self._mapping()
 
         def learn(task):
             gradients, adaptation, predictions, loss = self.outer_gradient(
@@ -415,9 +415,11 @@ class InnerLoopModel(EpisodicModel):
             tasks["seeds"] = inner_loop.draw_task_seeds(self.network, count)
         return tasks
 
+    def _mapping(self):
+        return task_mapping_module.resolve(self.task_mapping, self.network)
+
     def _map_tasks(self, function, tasks):
-        mapping = task_mapping_module.resolve(self.task_mapping, self.network)
-        return task_mapping_module.map_tasks(function, tasks, mapping)
+        return task_mapping_module.map_tasks(function, tasks, self._mapping())
 
     def _adapt_task(self, task, weights, steps, training, **arguments):
         """Runs the inner loop on the support set of one task.

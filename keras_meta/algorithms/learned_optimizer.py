@@ -7,7 +7,6 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta import inner_loop
 from keras_meta import rule_optimizer
-from keras_meta import task_mapping as task_mapping_module
 from keras_meta.algorithms.inner_loop_model import InnerLoopModel
 from keras_meta.update_rules import coordinates
 from keras_meta.update_rules.coordinatewise_lstm import CoordinatewiseLSTM
@@ -232,9 +231,6 @@ class LearnedOptimizer(InnerLoopModel):
             # Or each turn of the loop would be traced by itself.
             run = tf.function(run, autograph=False)
         return {**tasks, "run": run(tasks)}
-
-    def _mapping(self):
-        return task_mapping_module.resolve(self.task_mapping, self.network)
 
     def outer_gradient(self, task, weights):
         adaptation = self._adapt_task(task, weights, self.inner_steps, True)
