@@ -19,6 +19,13 @@ REQUIRED_KEYS = (SUPPORT_X, SUPPORT_Y, QUERY_X)
 OPTIONAL_KEYS = (SUPPORT_WEIGHT,)
 
 
+def is_batch(x):
+    """Returns whether `x` is meant to be a meta-batch of episodes."""
+    keys = REQUIRED_KEYS + OPTIONAL_KEYS
+    is_mapping = isinstance(x, collections.abc.Mapping)
+    return is_mapping and any(key in x for key in keys)
+
+
 def check(x, y=None, sample_weight=None, integer_labels=False):
     """Checks the structure of a meta-batch of episodes.
 

@@ -137,6 +137,9 @@ def _resolve_metric(metric, labels, model):
             "`model.evaluate()`."
         )
     if metric is None:
+        # A model whose answers are no targets knows what to make of them.
+        metric = getattr(model, "default_metric", None)
+    if metric is None:
         integer = tf.as_dtype(labels.dtype).is_integer
         if integer and getattr(model, "task_loss", None) is not None:
             # Integers may be targets of a regression.

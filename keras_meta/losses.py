@@ -1,15 +1,18 @@
-"""Losses that learn a space in which examples of one class are near.
+"""Losses that learn a space of examples, and one that learns distributions.
 
-Both are a `keras.losses.Loss`: for `compile()` of any Keras model, or alone.
+Each is a `keras.losses.Loss`: for `compile()` of any Keras model, or alone.
 """
+
+import math
 
 import keras
 import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import distances
+from keras_meta import metrics
 
-__all__ = ["ContrastiveLoss", "TripletLoss"]
+__all__ = ["ContrastiveLoss", "GaussianLikelihood", "TripletLoss"]
 
 
 @keras.saving.register_keras_serializable(package="keras_meta")
@@ -63,6 +66,50 @@ class ContrastiveLoss(keras.losses.Loss):
 
     def get_config(self):
         return {**super().get_config(), "margin": self.margin}
+
+
+@keras.saving.register_keras_serializable(package="keras_meta")
+class GaussianLikelihood(keras.losses.Loss):
+    """Minus the logarithm of a normal density, for answers with a spread.
+
+    With it a network learns how wrong it is: a large standard deviation makes
+    a large error cheap, and a small error dear.
+
+    In a call, `y_true` is `[..., size]`, the targets, and `y_pred`
+    `[..., 2 * size]`: the means, and then the standard deviations, all above
+    0. The value of an example is `0.5 * ((y - mean) / deviation)**2 +
+    log(deviation) + 0.5 * log(2 * pi)`, summed over the parts of its target,
+    which are independent; in nats.
+
+    Args:
+        reduction: As in every Keras loss. Defaults to
+            `"sum_over_batch_size"`, the mean over the batch.
+        name: String. Defaults to `"gaussian_likelihood"`.
+
+    Raises:
+        ValueError: In a call, where there are not two numbers for each target.
+
+    Example:
+
+    ```python
+    loss = keras_meta.losses.GaussianLikelihood()
+    float(loss([[1.0]], [[1.0, 0.5]]))  # log(0.5) + 0.919 = 0.226
+    ```
+
+    Reference:
+        - [Nix & Weigend, 1994](https://doi.org/10.1109/ICNN.1994.374138)
+    """
+
+    def __init__(
+        self, reduction="sum_over_batch_size", name="gaussian_likelihood"
+    ):
+        super().__init__(name=name, reduction=reduction)
+
+    def call(self, y_true, y_pred):
+        mean, deviation = metrics.split_gaussian(y_true, y_pred)
+        error = (tf.cast(y_true, mean.dtype) - mean) / deviation
+        logarithm = tf.math.log(deviation) + 0.5 * math.log(2.0 * math.pi)
+        return tf.reduce_sum(0.5 * tf.square(error) + logarithm, axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="keras_meta")

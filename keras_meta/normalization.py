@@ -148,3 +148,25 @@ def check_frozen_statistics(network):
                 "network, or use normalization_statistics='batch' or "
                 "'support'."
             )
+
+
+def check_example_counts(network, statistics, examples):
+    """Refuses batch statistics of a single example.
+
+    Args:
+        network: A `keras.Model`.
+        statistics: One of `STATISTICS`, for the message.
+        examples: Dictionary of the examples whose statistics are used,
+            `[tasks, examples, ...]`, by their names.
+    """
+    if not normalization_layers(network):
+        return
+    for key, structure in examples.items():
+        if tf.nest.flatten(structure)[0].shape[1] == 1:
+            raise ValueError(
+                "The statistics of a single example must not be used for "
+                "batch normalization: they leave nothing of the example. "
+                f"Received: normalization_statistics={statistics!r} and one "
+                f"example in `{key}`. For single queries use "
+                "normalization_statistics='support'."
+            )

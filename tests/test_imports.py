@@ -40,9 +40,12 @@ CORE = {
 }
 # Files of `algorithms` that are made for the others to build on.
 BASES = {
-    "adapted_metric_model",
+    "adapted_embedding_model",
     "base",
+    "amortized_model",
     "class_labels",
+    "dense_heads",
+    "embedding_model",
     "inner_loop_model",
     "metric_model",
     "query_metrics",

@@ -12,6 +12,7 @@ from keras_meta import inner_loop
 from keras_meta import normalization
 from keras_meta import per_step_normalization
 from keras_meta import task_mapping as task_mapping_module
+from keras_meta.algorithms import network_copy
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.query_metrics import QueryMetrics
 from keras_meta.update_rules.base import UpdateRule
@@ -345,7 +346,9 @@ class InnerLoopModel(EpisodicModel):
                 task[episode.SUPPORT_X],
                 task.get(episode.SUPPORT_WEIGHT),
             )
-        return _copy_network(self.network, task, weights, state)
+        return network_copy.copy_network(
+            self.network, task[episode.SUPPORT_X], weights, state
+        )
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:
@@ -618,22 +621,13 @@ class InnerLoopModel(EpisodicModel):
 
     def _check_statistics(self, x, training=False):
         """Refuses batch statistics of a single example."""
+        statistics = self._statistics_used(training)
         used = {"frozen": [], "support": [episode.SUPPORT_X]}.get(
-            self._statistics_used(training),
-            [episode.SUPPORT_X, episode.QUERY_X],
+            statistics, [episode.SUPPORT_X, episode.QUERY_X]
         )
-        if not used or not normalization.normalization_layers(self.network):
-            return
-        for key in used:
-            if tf.nest.flatten(x[key])[0].shape[1] == 1:
-                raise ValueError(
-                    "The statistics of a single example must not be used for "
-                    "batch normalization: they leave nothing of the example. "
-                    f"Received: normalization_statistics="
-                    f"{self.normalization_statistics!r} and one example in "
-                    f"`{key}`. For single queries use "
-                    "normalization_statistics='support'."
-                )
+        normalization.check_example_counts(
+            self.network, statistics, {key: x[key] for key in used}
+        )
 
     def get_config(self):
         return {
@@ -662,20 +656,6 @@ class InnerLoopModel(EpisodicModel):
                 config["adapts"]
             )
         return super().from_config(config)
-
-
-def _copy_network(network, example, weights, state):
-    copy = keras.models.clone_model(network)
-    if not copy.built:
-        copy(example[episode.SUPPORT_X])
-    # A copy may not know which of its layers are frozen, so that only the
-    # order of all variables is the same.
-    originals = network.trainable_variables + network.non_trainable_variables
-    values = [*weights, *state]
-    value_of = {id(v): value for v, value in zip(originals, values)}
-    for variable, original in zip(copy.variables, network.variables):
-        variable.assign(value_of[id(original)])
-    return copy
 
 
 def _check_reduction(name, losses):

@@ -3,9 +3,9 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import episode
-from keras_meta import export
 from keras_meta import inner_loop
 from keras_meta.algorithms import class_labels
+from keras_meta.algorithms import dense_heads
 from keras_meta.algorithms.base import check_network
 from keras_meta.algorithms.unrolled_model import UnrolledModel
 
@@ -84,7 +84,7 @@ class ProtoMAML(UnrolledModel):
         arguments.check_positive_integer("ways", ways)
         arguments.check_positive_number("sharpness", sharpness)
         super().__init__(
-            _with_head(network, ways),
+            dense_heads.with_new_head(network, ways),
             inner_steps,
             inner_learning_rate,
             inner_loss,
@@ -93,10 +93,10 @@ class ProtoMAML(UnrolledModel):
         self.embedding = network
         self.ways = int(ways)
         self.sharpness = float(sharpness)
-        self._embedding_weights = _places(
+        self._embedding_weights = dense_heads.places(
             network.trainable_variables, self.network.trainable_variables
         )
-        self._embedding_state = _places(
+        self._embedding_state = dense_heads.places(
             network.non_trainable_variables,
             self.network.non_trainable_variables,
         )
@@ -173,25 +173,3 @@ class ProtoMAML(UnrolledModel):
             "ways": self.ways,
             "sharpness": self.sharpness,
         }
-
-
-def _with_head(network, ways):
-    """Returns `network` with a dense layer, whose weights come last."""
-    shape = export.output_spec(network)
-    if tf.nest.is_nested(shape) or len(shape.shape) != 2:
-        raise ValueError(
-            "The network must give one flat embedding, `[batch, size]`. "
-            f"Received: a network with outputs {shape}. Add a "
-            "`keras.layers.Flatten`."
-        )
-    head = keras.layers.Dense(ways, name="prototypes")
-    if getattr(network, "inputs", None):
-        return keras.Model(network.input, head(network.output))
-    whole = keras.Sequential([network, head])
-    whole.build(network.get_build_config()["input_shape"])
-    return whole
-
-
-def _places(variables, among):
-    places = {id(variable): place for place, variable in enumerate(among)}
-    return [places[id(variable)] for variable in variables]

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import distances
+from keras_meta.algorithms import dense_heads
 from keras_meta.algorithms.class_labels import class_shares
 from keras_meta.algorithms.metric_model import MetricModel
 
@@ -118,15 +119,7 @@ class PrototypicalNetwork(MetricModel):
             support_x, support_y, support_weight
         )
         prototypes = _prototypes(support, labels, weight)[0].numpy()
-        network = keras.models.clone_model(self.network)
-        network.set_weights(self.network.get_weights())
-        inputs = tf.nest.map_structure(
-            lambda leaf: keras.Input(
-                batch_shape=leaf.shape, dtype=leaf.dtype, name=leaf.name
-            ),
-            network.input,
-        )
-        embeddings = network(inputs)
+        inputs, embeddings = dense_heads.copy_embedding(self.network)
         # Half precision would be too coarse for squares.
         dtype = self.variable_dtype
         if self.distance is distances.cosine:
@@ -153,10 +146,7 @@ class PrototypicalNetwork(MetricModel):
                 )
                 kernel = np.pad(kernel, [(0, 1), (0, 0)])
                 kernel[-1, -1] = self.sharpness
-        head = keras.layers.Dense(len(bias), dtype=dtype, name="prototypes")
-        model = keras.Model(inputs, head(embeddings))
-        head.set_weights([kernel, bias])
-        return model
+        return dense_heads.with_head(inputs, embeddings, kernel, bias, dtype)
 
     def get_config(self):
         return {

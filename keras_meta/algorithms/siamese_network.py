@@ -10,8 +10,8 @@ from keras_meta import distances
 from keras_meta import episode
 from keras_meta import pair
 from keras_meta.algorithms.class_labels import class_shares
+from keras_meta.algorithms.embedding_model import concatenate
 from keras_meta.algorithms.metric_model import MetricModel
-from keras_meta.algorithms.metric_model import concatenate
 
 # How many examples are embedded at a time.
 _CHUNK = 256
@@ -339,13 +339,12 @@ class SiameseNetwork(MetricModel):
         """Returns what `x` is: "pairs", "episodes" or "examples"."""
         if pair.is_batch(x):
             return "pairs"
-        is_mapping = isinstance(x, collections.abc.Mapping)
-        keys = episode.REQUIRED_KEYS + episode.OPTIONAL_KEYS
-        if is_mapping and any(key in x for key in keys):
+        if episode.is_batch(x):
             return "episodes"
         inputs = getattr(self.network, "input", None)
         single = tf.is_tensor(inputs) or isinstance(inputs, keras.KerasTensor)
         if single and tf.nest.is_nested(x):
+            is_mapping = isinstance(x, collections.abc.Mapping)
             received = f"keys {sorted(map(str, x))}" if is_mapping else "a list"
             raise ValueError(
                 "The input must be pairs, a dictionary with the keys 'first' "

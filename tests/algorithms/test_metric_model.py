@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import keras_meta
 from keras_meta.algorithms import metric_model
-from keras_meta.algorithms.adapted_metric_model import AdaptedMetricModel
+from keras_meta.algorithms.adapted_embedding_model import AdaptedEmbeddingModel
 from tests.algorithms import contract
 
 
@@ -79,7 +79,7 @@ def test_adapted_model_gives_the_logits_of_the_model(algorithm, kind, batch):
     for weight in model.trainable_weights:
         weight.assign(weight + 0.1)
     adapted = adapted_to(model, batch[0], task=1)
-    assert type(adapted) is AdaptedMetricModel
+    assert type(adapted) is AdaptedEmbeddingModel
     answer = adapted.predict(batch[0]["query_x"][1], verbose=0)
     np.testing.assert_allclose(answer, model(batch[0])[1], rtol=1e-5)
 

@@ -1,0 +1,22 @@
+import keras
+
+import keras_meta
+from tests.algorithms import contract
+
+
+def make_model(**settings):
+    network = keras_meta.backbones.mlp((8,), (32,), outputs=None)
+    model = keras_meta.ConditionalNeuralProcess(
+        network, 3, hidden_units=(32,), code_size=32, **settings
+    )
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+class TestConditionalNeuralProcess(contract.AlgorithmContract):
+    def make_model(self):
+        return make_model()
