@@ -54,37 +54,45 @@ class VariantContract:
         }
         assert model.compute_output_spec(symbolic).shape == (4, 12, 3)
 
-    def test_compiled_by_xla_it_gives_the_same(self, batch):
+    # How a training step is run, beside as a graph.
+    ways_to_run = (dict(jit_compile=True),)
+
+    def test_eager_and_compiled_steps_equal_traced_ones(self):
         results = []
-        for jit_compile in (False, True):
+        for how in (dict(jit_compile=False), *self.ways_to_run):
             keras.utils.set_random_seed(0)
             model = self.make_model()
             model.compile(
                 keras.optimizers.SGD(0.1),
                 loss=model.loss,
                 metrics=["accuracy"],
-                jit_compile=jit_compile,
+                **how,
             )
-            assert model.jit_compile is jit_compile
-            model.train_on_batch(*next(iter(self.training_data())))
-            results.append(model.get_weights())
-        for plain, compiled in zip(*results):
-            np.testing.assert_allclose(plain, compiled, rtol=1e-4, atol=1e-5)
+            assert model.jit_compile is how.get("jit_compile", False)
+            logs = model.train_on_batch(
+                *next(iter(self.training_data())), return_dict=True
+            )
+            results.append((logs, model.get_weights()))
+        for logs, weights in results[1:]:
+            assert set(logs) == set(results[0][0])
+            for name, value in results[0][0].items():
+                np.testing.assert_allclose(
+                    value, logs[name], rtol=1e-4, atol=1e-5
+                )
+            for one, other in zip(results[0][1], weights):
+                np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
     def test_keras_file_keeps_predictions_and_training(self, batch, tmp_path):
         model = self.make_model()
-        model.fit(self.training_data(), steps_per_epoch=3, verbose=0)
+        examples = next(iter(self.training_data()))
+        model.train_on_batch(*examples)
         model.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras")
         for name, value in model.get_config().items():
             # The networks' configs are Keras's, not quite stable ones.
             if name not in ("network", "relation", "encoder"):
                 assert loaded.get_config()[name] == value
-        np.testing.assert_array_equal(
-            model.predict(batch[0], verbose=0),
-            loaded.predict(batch[0], verbose=0),
-        )
-        examples = next(iter(self.training_data()))
+        np.testing.assert_array_equal(model(batch[0]), loaded(batch[0]))
         for either in (model, loaded):
             either.train_on_batch(*examples)
         for expected, actual in zip(model.get_weights(), loaded.get_weights()):
@@ -153,19 +161,12 @@ class VariantContract:
 class AlgorithmContract(VariantContract):
     """Subclass it as `TestMyAlgorithm` and write `make_model()`."""
 
-    def test_fit_lowers_the_loss_and_evaluate_sees_it(self):
-        model = self.make_model()
-        test = blob_episodes(episodes=40, seed=1)
-        before = model.evaluate(test, verbose=0, return_dict=True)
-        history = model.fit(
-            self.training_data(), steps_per_epoch=60, epochs=2, verbose=0
-        )
-        after = model.evaluate(test, verbose=0, return_dict=True)
-        assert after["loss"] < 0.7 * before["loss"]
-        assert after["accuracy"] > 0.7
-        assert history.history["loss"][1] < history.history["loss"][0]
+    ways_to_run = (dict(jit_compile=True), dict(run_eagerly=True))
 
-    def test_second_fit_does_not_trace_again(self, monkeypatch):
+    # For `fit()` of two epochs. More where learning is slow at first.
+    steps_per_epoch = 60
+
+    def test_fit_lowers_the_loss_and_does_not_trace_again(self, monkeypatch):
         traces = []
         model = self.make_model()
         train_step = type(model).train_step
@@ -175,34 +176,24 @@ class AlgorithmContract(VariantContract):
             return train_step(self, data)
 
         monkeypatch.setattr(type(model), "train_step", counted)
-        model.fit(self.training_data(), steps_per_epoch=1, verbose=0)
+        test = blob_episodes(episodes=40, seed=1)
+        before = model.evaluate(test, verbose=0, return_dict=True)
+        losses, traced = [], []
+        for _ in range(2):
+            history = model.fit(
+                self.training_data(),
+                steps_per_epoch=self.steps_per_epoch,
+                verbose=0,
+            )
+            losses.append(history.history["loss"][0])
+            traced.append(len(traces))
         # Keras itself traces twice for the first step, a function inside
         # another; what counts is that there it ends.
-        first_step = len(traces)
-        assert first_step in (1, 2)
-        model.fit(self.training_data(), steps_per_epoch=3, epochs=2, verbose=0)
-        model.fit(self.training_data(), steps_per_epoch=2, verbose=0)
-        assert len(traces) == first_step
-
-    def test_eager_steps_equal_traced_ones(self, batch):
-        results = []
-        for run_eagerly in (False, True):
-            keras.utils.set_random_seed(0)
-            model = self.make_model()
-            model.compile(
-                keras.optimizers.SGD(0.1),
-                loss=model.loss,
-                metrics=["accuracy"],
-                run_eagerly=run_eagerly,
-            )
-            logs = model.train_on_batch(
-                *next(iter(self.training_data())), return_dict=True
-            )
-            results.append((logs, model.get_weights()))
-        for name, value in results[0][0].items():
-            np.testing.assert_allclose(value, results[1][0][name], rtol=1e-4)
-        for graph, eager in zip(results[0][1], results[1][1]):
-            np.testing.assert_allclose(graph, eager, rtol=1e-4, atol=1e-5)
+        assert traced[0] == traced[1] in (1, 2)
+        after = model.evaluate(test, verbose=0, return_dict=True)
+        assert after["loss"] < 0.7 * before["loss"]
+        assert after["accuracy"] > 0.7
+        assert losses[1] < losses[0]
 
     def test_calling_leaves_no_state(self, batch):
         model = self.make_model()

@@ -10,7 +10,7 @@ def make_model(**settings):
         network, **{"generates": "all", "hidden_units": (32,)} | settings
     )
     model.compile(
-        keras.optimizers.Adam(0.01),
+        keras.optimizers.Adam(0.003),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -18,5 +18,7 @@ def make_model(**settings):
 
 
 class TestHyperNetwork(contract.AlgorithmContract):
+    steps_per_epoch = 250
+
     def make_model(self):
         return make_model()

@@ -8,7 +8,7 @@ def make_model(**settings):
     network = keras_meta.backbones.mlp((8,), (32,), outputs=None)
     model = keras_meta.RidgeHead(network, **{"ways": 3} | settings)
     model.compile(
-        keras.optimizers.Adam(0.01),
+        keras.optimizers.Adam(0.001),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

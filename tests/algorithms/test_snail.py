@@ -7,10 +7,16 @@ from tests.algorithms import contract
 def make_model(**settings):
     network = keras_meta.backbones.mlp((8,), (32,), outputs=None)
     model = keras_meta.SNAIL(
-        network, 3, max_supports=9, filters=16, attention_size=16, **settings
+        network,
+        3,
+        max_supports=9,
+        filters=16,
+        attention_size=16,
+        stages=1,
+        **settings,
     )
     model.compile(
-        keras.optimizers.Adam(0.01),
+        keras.optimizers.Adam(0.003),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -18,6 +24,7 @@ def make_model(**settings):
 
 
 class TestSNAIL(contract.AlgorithmContract):
+    steps_per_epoch = 250
     support_order_matters = True
 
     def make_model(self):
