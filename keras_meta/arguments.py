@@ -85,3 +85,24 @@ def check_same_parts(name, one, other):
             f"{name} must have the same parts, with the same keys. Received: "
             f"shapes {parts[0]} and {parts[1]}."
         ) from error
+
+
+def check_units(name, units):
+    """Raises a `ValueError` where `units` are no sizes of layers."""
+    if not isinstance(units, (tuple, list)):
+        raise ValueError(
+            f"`{name}` must be a sequence of integers, the sizes of the "
+            f"hidden layers. Received: {name}={units!r}."
+        )
+    for size in units:
+        check_positive_integer(name, size)
+
+
+def check_heads(heads, name, size):
+    """Raises a `ValueError` where the heads of attention divide no size."""
+    check_positive_integer("heads", heads)
+    if size % heads:
+        raise ValueError(
+            f"`{name}` must be a multiple of `heads`. Received: {name}={size} "
+            f"and heads={heads}."
+        )

@@ -124,16 +124,11 @@ def mlp(
     network = keras_meta.backbones.mlp(hidden_units=(40, 40), outputs=1)
     ```
     """
-    if not isinstance(hidden_units, (tuple, list)):
-        raise ValueError(
-            "`hidden_units` must be a sequence of integers, the sizes of the "
-            f"hidden layers. Received: hidden_units={hidden_units!r}."
-        )
+    arguments.check_units("hidden_units", hidden_units)
     x = inputs = keras.Input(input_shape)
     if len(input_shape) != 1:
         x = keras.layers.Flatten()(x)
     for units in hidden_units:
-        arguments.check_positive_integer("hidden_units", units)
         x = keras.layers.Dense(units, activation=activation)(x)
     if outputs is not None:
         arguments.check_positive_integer("outputs", outputs)

@@ -26,6 +26,41 @@ def is_batch(x):
     return is_mapping and any(key in x for key in keys)
 
 
+def without_nan(x):
+    """Puts 0 in place of NaN and Inf in padded support examples.
+
+    The gradient of a network would be NaN; its normalization, too.
+
+    Args:
+        x: A meta-batch of episodes, or one task of it.
+
+    Returns:
+        A dictionary with the keys of `x`.
+    """
+    if x.get(SUPPORT_WEIGHT) is None:
+        return x
+    padded = tf.convert_to_tensor(x[SUPPORT_WEIGHT]) == 0
+
+    def mend(leaf):
+        leaf = tf.convert_to_tensor(leaf)
+        if not leaf.dtype.is_floating:
+            return leaf
+        broken = like(padded, leaf) & ~tf.math.is_finite(leaf)
+        return tf.where(broken, tf.zeros_like(leaf), leaf)
+
+    mended = {
+        key: tf.nest.map_structure(mend, x[key])
+        for key in (SUPPORT_X, SUPPORT_Y)
+    }
+    return {**x, **mended}
+
+
+def like(weight, values):
+    """Returns weights of support examples with as many axes as `values`."""
+    ones = tf.ones([tf.rank(values) - tf.rank(weight)], "int32")
+    return tf.reshape(weight, tf.concat([tf.shape(weight), ones], axis=0))
+
+
 def check(x, y=None, sample_weight=None, integer_labels=False):
     """Checks the structure of a meta-batch of episodes.
 

@@ -23,8 +23,9 @@ class EpisodeEvaluation(
             the mean: it reaches from `mean - interval` to `mean + interval`.
         count: Integer, the number of episodes.
         values: Array `[episodes]`, the metric of each episode.
-        steps: List of `(mean, interval)` after 0, 1, ... inner steps. The
-            last is `(mean, interval)`.
+        steps: List of `(mean, interval)` after 0, 1, ... inner steps, or
+            after what `predictions_per_step()` of the model gives. The last
+            is `(mean, interval)`.
     """
 
     __slots__ = ()
@@ -49,7 +50,8 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
         episodes: A finite `tf.data.Dataset` of `(x, y)` or `(x, y,
             sample_weight)`, such as one made with `episodes=600`.
         metric: A function `(y_true, y_pred)` that returns a value per query,
-            or the name of one in `keras.metrics`. `None` means
+            or the name of one in `keras.metrics`. `None` means what the model
+            says (a neural process: the squared error of its means), or
             `"sparse_categorical_accuracy"` (reported as `accuracy`) where
             the labels are integers and `"mean_squared_error"` elsewhere.
         steps: Integer, the number of meta-batches to use; `None` (the

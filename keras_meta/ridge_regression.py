@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
-# What is added to the diagonal, as a part of its mean, so that no problem is
-# singular in the precision of float32.
-_RELATIVE = 1e-5
+# What is added to the diagonal, as a part of its sum, so that no problem is
+# singular in the precision of float32. (What a decomposition is wrong by grows
+# with the size; the sum is the same whatever is padded, and in the dual.)
+_RELATIVE = 1e-6
 
 
 def solve(x, y, weight, strength):
@@ -35,8 +36,8 @@ def solve(x, y, weight, strength):
 
 def _solve(gram, right, strength):
     diagonal = tf.linalg.diag_part(gram)
-    mean = tf.reduce_mean(diagonal, axis=-1, keepdims=True)
+    total = tf.reduce_sum(diagonal, axis=-1, keepdims=True)
     # No gradient: it is there for the precision, and not part of the problem.
-    added = strength + tf.stop_gradient(_RELATIVE * mean)
+    added = strength + tf.stop_gradient(_RELATIVE * total)
     gram = tf.linalg.set_diag(gram, diagonal + added)
     return tf.linalg.cholesky_solve(tf.linalg.cholesky(gram), right)

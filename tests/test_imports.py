@@ -29,9 +29,11 @@ CORE = {
     "episode",
     "inner_loop",
     "losses",
+    "metrics",
     "normalization",
     "pair",
     "per_step_normalization",
+    "ridge_regression",
     "rule_optimizer",
     "task_mapping",
     "update_rules",
@@ -41,14 +43,20 @@ CORE = {
 # Files of `algorithms` that are made for the others to build on.
 BASES = {
     "adapted_embedding_model",
-    "base",
     "amortized_model",
+    "base",
     "class_labels",
     "dense_heads",
     "embedding_model",
     "inner_loop_model",
+    "linear_head_model",
     "metric_model",
+    "network_copy",
+    "neural_process",
+    "perceptron",
+    "pretraining",
     "query_metrics",
+    "sequence_model",
     "unrolled_model",
 }
 

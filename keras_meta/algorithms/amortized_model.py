@@ -44,10 +44,17 @@ class AmortizedModel(EmbeddingModel):
             )
 
     def add_layer(self, layer, *shape):
-        """Builds a layer for inputs of `shape`; returns it.
+        """Builds a layer.
 
         All layers are built before the first call, so that the model's
         weights are there from the start, as those of its network are.
+
+        Args:
+            layer: A `keras.layers.Layer`.
+            *shape: Tuples, the shapes of its inputs.
+
+        Returns:
+            The layer.
         """
         layer.build(*shape)
         return layer

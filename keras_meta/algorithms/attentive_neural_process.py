@@ -79,7 +79,7 @@ class AttentiveNeuralProcess(NeuralProcess):
             minimum_deviation=minimum_deviation,
             **kwargs,
         )
-        check_heads(heads, "code_size", code_size)
+        arguments.check_heads(heads, "code_size", code_size)
         self.heads = heads
         codes = (None, None, code_size)
         examples = (None, None, self.embedding_size)
@@ -114,13 +114,3 @@ class AttentiveNeuralProcess(NeuralProcess):
 
     def get_config(self):
         return {**super().get_config(), "heads": self.heads}
-
-
-def check_heads(heads, name, size):
-    """Raises a `ValueError` where a size is not divided by the heads."""
-    arguments.check_positive_integer("heads", heads)
-    if size % heads:
-        raise ValueError(
-            f"`{name}` must be a multiple of `heads`. Received: {name}={size} "
-            f"and heads={heads}."
-        )

@@ -43,7 +43,8 @@ def check_class_numbers(name, labels):
         labels = np.asarray(labels)
     hint = (
         "Turn one-hot labels into numbers with `argmax(axis=-1)`; for targets "
-        "of a regression use `MatchingNetwork(regression=True)`."
+        "of a regression make the model with `regression=True`, where it "
+        "takes that: `MatchingNetwork` does."
     )
     if not tf.as_dtype(labels.dtype).is_integer:
         raise TypeError(

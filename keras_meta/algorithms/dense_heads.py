@@ -22,10 +22,22 @@ def with_new_head(network, outputs):
     embedding_size(network)
     head = keras.layers.Dense(outputs, name="head")
     if getattr(network, "inputs", None):
-        return keras.Model(network.input, head(network.output))
+        inputs, embeddings = ends(network)
+        return keras.Model(inputs, head(embeddings))
     whole = keras.Sequential([network, head])
     whole.build(network.get_build_config()["input_shape"])
     return whole
+
+
+def ends(network):
+    """Returns the symbolic inputs and outputs of a network of layers.
+
+    `input` and `output` of a `keras.Sequential` are those of its first call
+    as a layer of another model, if there was any.
+    """
+    if isinstance(network, keras.Sequential):
+        return network.inputs[0], network.outputs[0]
+    return network.input, network.output
 
 
 def embedding_size(network):
@@ -61,7 +73,7 @@ def copy_embedding(network):
         lambda leaf: keras.Input(
             batch_shape=leaf.shape, dtype=leaf.dtype, name=leaf.name
         ),
-        copy.input,
+        ends(copy)[0],
     )
     return inputs, copy(inputs)
 

@@ -88,11 +88,7 @@ class EmbeddingModel(EpisodicModel):
             Tensor `[tasks, query, ways]`, logits, or predicted targets. The
             logit of a way that a task does not have is -1e9.
         """
-        # Padding may be NaN, which is NaN, too, where it is multiplied by 0.
-        support, labels = (
-            tf.where(_like(weight > 0, part), part, tf.zeros_like(part))
-            for part in (support, labels)
-        )
+        support, labels = without_padding(weight, support, labels)
         scores = self.score(support, labels, weight, queries, training)
         scores = tf.cast(scores, self.variable_dtype)
         if not self.takes_integer_labels:
@@ -199,9 +195,8 @@ class EmbeddingModel(EpisodicModel):
     def _embed(self, x, training):
         """Returns the embeddings of the support set and of the queries."""
         _check_shapes(x)
+        x = episode.without_nan(x)
         support_x, query_x = x[episode.SUPPORT_X], x[episode.QUERY_X]
-        if episode.SUPPORT_WEIGHT in x:
-            support_x = _without_nan(support_x, x[episode.SUPPORT_WEIGHT])
         leaf = tf.nest.flatten(support_x)[0]
         # What is known beforehand must stay so, for XLA.
         tasks, supports = (
@@ -306,28 +301,22 @@ def concatenate(one, other, axis):
     return tf.concat([one, other], axis=axis)
 
 
-def _like(weight, values):
-    """Returns weights `[tasks, support]` with as many axes as `values`."""
-    ones = tf.ones([tf.rank(values) - 2], "int32")
-    return tf.reshape(weight, tf.concat([tf.shape(weight), ones], axis=0))
+def without_padding(weight, *parts):
+    """Puts 0 in place of what is padded.
 
+    It may be NaN, which is NaN, too, where it is multiplied by 0.
 
-def _without_nan(support_x, weight):
-    """Puts 0 in place of NaN and Inf where the weight is 0.
+    Args:
+        weight: Tensor `[tasks, support]`, 0 where padded.
+        *parts: Tensors `[tasks, support, ...]`.
 
-    The network's gradient would be NaN; its normalization, too.
+    Returns:
+        A tuple of the parts.
     """
-
-    padded = tf.convert_to_tensor(weight) == 0
-
-    def mend(leaf):
-        leaf = tf.convert_to_tensor(leaf)
-        if not leaf.dtype.is_floating:
-            return leaf
-        broken = _like(padded, leaf) & ~tf.math.is_finite(leaf)
-        return tf.where(broken, tf.zeros_like(leaf), leaf)
-
-    return tf.nest.map_structure(mend, support_x)
+    return tuple(
+        tf.where(episode.like(weight > 0, part), part, tf.zeros_like(part))
+        for part in parts
+    )
 
 
 def _check_shapes(x):

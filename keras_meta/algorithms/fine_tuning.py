@@ -161,20 +161,38 @@ class FineTuning(Pretraining, InnerLoopModel):
         return self.pretraining_head(tf.cast(embeddings, self.variable_dtype))
 
     def train_step(self, data):
-        logs = super().train_step(data)
-        # What is logged of a support set has nothing to tell here.
-        return {
-            name: value
-            for name, value in logs.items()
-            if not name.startswith("support_loss_")
-            and not name.endswith("_before")
-        }
+        return _of_examples(super().train_step(data))
 
     def test_step(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if episode.is_batch(x):
             return super().test_step(data)
-        return keras.Model.test_step(self, data)
+        return _of_examples(keras.Model.test_step(self, data))
+
+    def predictions_per_step(self, x):
+        """Returns the predictions for the queries before and after tuning.
+
+        Not after each of so many steps: that would take memory for all.
+
+        Args:
+            x: A meta-batch of episodes.
+
+        Returns:
+            A list of two predictions.
+        """
+        self._check_episode(x)
+        weights = self._network_weights()
+
+        def answers(task):
+            adaptation = self._adapt_task(
+                task, weights, self.evaluation_steps, training=False
+            )
+            return [
+                self._predict(task, adaptation, step, training=False)
+                for step in (0, -1)
+            ]
+
+        return self._map_tasks(answers, self._tasks(x))
 
     def _embedding_size(self):
         return dense_heads.embedding_size(self.embedding)
@@ -189,3 +207,12 @@ class FineTuning(Pretraining, InnerLoopModel):
             "ways": self.ways,
             "pretraining_outputs": self.pretraining_outputs,
         }
+
+
+def _of_examples(logs):
+    """Leaves out what is logged of support sets, where there are none."""
+    return {
+        name: value
+        for name, value in logs.items()
+        if not name.startswith("support_loss_") and not name.endswith("_before")
+    }

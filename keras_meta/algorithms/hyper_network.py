@@ -9,12 +9,12 @@ from keras_meta import episode
 from keras_meta import inner_loop
 from keras_meta import normalization
 from keras_meta import task_mapping as task_mapping_module
+from keras_meta.algorithms import class_labels
 from keras_meta.algorithms import dense_heads
 from keras_meta.algorithms import network_copy
 from keras_meta.algorithms.amortized_model import weighted_mean
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.base import check_network
-from keras_meta.algorithms.neural_process import check_units
 from keras_meta.algorithms.perceptron import Perceptron
 
 CHOICES = ("all", "head", "low_rank", "film")
@@ -103,7 +103,7 @@ class HyperNetwork(EpisodicModel):
         arguments.check_choice("regression", regression, (True, False))
         arguments.check_choice("generates", generates, CHOICES)
         arguments.check_positive_integer("rank", rank)
-        check_units("hidden_units", hidden_units)
+        arguments.check_units("hidden_units", hidden_units)
         arguments.check_positive_integer("code_size", code_size)
         arguments.check_choice(
             "normalization_statistics",
@@ -149,9 +149,9 @@ class HyperNetwork(EpisodicModel):
         # of the two begins large.
         self.left_factors = [
             self.add_weight(
-                shape=part.left_shape,
+                shape=part.shape,
                 initializer=keras.initializers.RandomNormal(
-                    stddev=1.0 / math.sqrt(part.left_shape[0])
+                    stddev=1.0 / math.sqrt(part.shape[0])
                 ),
                 autocast=False,
                 name=f"left_factor_{number}",
@@ -170,9 +170,16 @@ class HyperNetwork(EpisodicModel):
         """How many numbers are generated for a task."""
         return self.generator.units
 
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        if self.takes_integer_labels:
+            for one in tf.nest.flatten(loss):
+                class_labels.check_takes_logits(one)
+        super().compile(optimizer, loss, *args, **kwargs)
+
     def call(self, x, training=False):
         self._check_episode(x)
         self._check_statistics(x)
+        x = episode.without_nan(x)
         tasks = {**x, "generated": self._generate(x, training)}
         if training:
             count = tf.shape(tf.nest.flatten(x[episode.QUERY_X])[0])[0]
@@ -214,7 +221,9 @@ class HyperNetwork(EpisodicModel):
             ValueError: Where the support set is empty, or its parts do not
                 fit each other or the network.
         """
-        task = self._one_task(support_x, support_y, support_weight)
+        task = episode.without_nan(
+            self._one_task(support_x, support_y, support_weight)
+        )
         x = tf.nest.map_structure(lambda leaf: leaf[None], task)
         weights = self._weights(
             self._shared_weights(),
@@ -244,7 +253,9 @@ class HyperNetwork(EpisodicModel):
     def _example_size(self):
         if self.encoder is not None:
             return dense_heads.embedding_size(self.encoder)
-        inputs = getattr(self.network, "input", None)
+        inputs = None
+        if hasattr(self.network, "inputs"):
+            inputs, _ = dense_heads.ends(self.network)
         shape = getattr(inputs, "shape", (None, None))[1:]
         if None in shape:
             raise ValueError(
@@ -276,8 +287,6 @@ class HyperNetwork(EpisodicModel):
             weight = tf.ones([tasks, supports], dtype)
         pairs = tf.concat([embeddings, tf.cast(labels, dtype)], axis=-1)
         weight = tf.cast(weight, dtype)
-        # Padding may be NaN, which is NaN, too, where it is multiplied by 0.
-        pairs = tf.where(weight[..., None] > 0, pairs, tf.zeros_like(pairs))
         codes = weighted_mean(self.pairs(pairs), weight)
         return self.generator(tf.nn.relu(codes))
 
@@ -292,10 +301,10 @@ class HyperNetwork(EpisodicModel):
             weight = weights[part.place]
             shape = weight.shape
             if part.kind == "film":
-                # Over the last axis, that of the outputs.
-                weights[part.place] = weight * (1.0 + numbers)
+                factors_of_outputs = tf.reshape(1.0 + numbers, part.shape)
+                weights[part.place] = weight * factors_of_outputs
             elif part.kind == "low_rank":
-                left, factor = part.left_shape, factors.pop(0)
+                left, factor = part.shape, factors.pop(0)
                 middle = math.prod(left)
                 factor += tf.reshape(numbers[:middle], left)
                 right = tf.reshape(numbers[middle:], [left[1], shape[-1]])
@@ -345,31 +354,44 @@ class HyperNetwork(EpisodicModel):
 class _Part:
     """What is generated for one weight of the network."""
 
-    def __init__(self, place, kind, count, left_shape=None):
+    def __init__(self, place, kind, count, shape=None):
         self.place = place
         self.kind = kind
         self.count = count
-        self.left_shape = left_shape
+        # That of the factors, or of the left one of two matrices.
+        self.shape = shape
 
 
 def _parts(network, generates, rank):
     chosen = adapting_weights.mask(
         network, "head" if generates == "head" else "all"
     )
+    # The outputs of a depthwise convolution are the last two axes.
+    depthwise = {
+        id(layer.kernel)
+        for layer in network._flatten_layers()
+        if isinstance(
+            layer,
+            (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
+        )
+    }
     parts = []
     for place, variable in enumerate(network.trainable_variables):
         shape = variable.shape
+        size = math.prod(shape)
         is_matrix = len(shape) > 1
         if not chosen[place]:
             continue
+        left = (math.prod(shape[:-1]), min(rank, shape[-1]))
+        low_rank = math.prod(left) + left[1] * shape[-1]
         if generates == "film" and is_matrix:
-            parts.append(_Part(place, "film", shape[-1]))
-        elif generates == "low_rank" and is_matrix:
-            left = (math.prod(shape[:-1]), min(rank, shape[-1]))
-            count = math.prod(left) + left[1] * shape[-1]
-            parts.append(_Part(place, "low_rank", count, left))
+            outputs = shape[-2:] if id(variable) in depthwise else shape[-1:]
+            count = math.prod(outputs)
+            parts.append(_Part(place, "film", count, outputs))
+        elif generates == "low_rank" and is_matrix and low_rank < size:
+            parts.append(_Part(place, "low_rank", low_rank, left))
         else:
-            parts.append(_Part(place, "all", math.prod(shape)))
+            parts.append(_Part(place, "all", size))
     return parts
 
 

@@ -2,7 +2,6 @@ import keras
 import tensorflow as tf
 
 from keras_meta import arguments
-from keras_meta.algorithms.attentive_neural_process import check_heads
 from keras_meta.algorithms.perceptron import Perceptron
 from keras_meta.algorithms.sequence_model import SequenceModel
 
@@ -82,7 +81,7 @@ class InContextLearner(SequenceModel):
         super().__init__(network, outputs, regression, max_supports, **kwargs)
         for name, value in (("width", width), ("blocks", blocks)):
             arguments.check_positive_integer(name, value)
-        check_heads(heads, "width", width)
+        arguments.check_heads(heads, "width", width)
         arguments.check_share("dropout", dropout, below_one=True)
         self.width = width
         self.blocks = blocks

@@ -323,7 +323,9 @@ class InnerLoopModel(EpisodicModel):
             keras_meta.DivergenceError: Where an adapted weight is not
                 finite.
         """
-        task = self._one_task(support_x, support_y, support_weight)
+        task = episode.without_nan(
+            self._one_task(support_x, support_y, support_weight)
+        )
         adaptation = self._adapt_task(
             task, self._network_weights(), self.evaluation_steps, False
         )
@@ -408,7 +410,11 @@ class InnerLoopModel(EpisodicModel):
 
     def _tasks(self, x, y=None, sample_weight=None, training=False):
         """Returns the meta-batch as one structure, without what is absent."""
-        tasks = {**x, "y": y, "sample_weight": sample_weight}
+        tasks = {
+            **episode.without_nan(x),
+            "y": y,
+            "sample_weight": sample_weight,
+        }
         tasks = {
             key: value for key, value in tasks.items() if value is not None
         }

@@ -3,6 +3,7 @@ import tensorflow as tf
 
 from keras_meta.algorithms import dense_heads
 from keras_meta.algorithms.embedding_model import EmbeddingModel
+from keras_meta.algorithms.embedding_model import without_padding
 
 
 class LinearHeadModel(EmbeddingModel):
@@ -63,7 +64,14 @@ class LinearHeadModel(EmbeddingModel):
         return not self.regression
 
     def features(self, embeddings):
-        """Returns what the head takes of the embeddings."""
+        """Returns what the head takes of the embeddings.
+
+        Args:
+            embeddings: Tensor `[tasks, examples, size]`.
+
+        Returns:
+            Tensor of the same shape.
+        """
         if self.normalizes:
             return tf.math.l2_normalize(embeddings, axis=-1, epsilon=1e-12)
         return embeddings
@@ -98,6 +106,7 @@ class LinearHeadModel(EmbeddingModel):
         support, labels, weight = self._embed_support(
             support_x, support_y, support_weight
         )
+        support, labels = without_padding(weight, support, labels)
         kernel, bias = self.fit_head(self.features(support), labels, weight)
         inputs, embeddings = dense_heads.copy_embedding(self.network)
         dtype = self.variable_dtype

@@ -18,6 +18,10 @@ class MemoryAugmentedNetwork(SequenceModel):
     learns what it was. A query comes after the support set, each from the same
     state. **The order of the support set matters.**
 
+    Two things differ from the paper: only the queries count in the loss, as
+    in all algorithms here, where the paper's network answers at every step;
+    and what a head looks for has a learned strength.
+
     Args:
         network: A built `keras.Model` from examples to embeddings
             `[batch, size]`, such as `keras_meta.backbones.conv4()`.

@@ -37,7 +37,7 @@ class NeuralProcess(AmortizedModel):
         **kwargs,
     ):
         super().__init__(network, outputs, regression, **kwargs)
-        check_units("hidden_units", hidden_units)
+        arguments.check_units("hidden_units", hidden_units)
         arguments.check_positive_integer("code_size", code_size)
         arguments.check_positive_number("minimum_deviation", minimum_deviation)
         self.hidden_units = tuple(hidden_units)
@@ -133,17 +133,6 @@ class NeuralProcess(AmortizedModel):
             "code_size": self.code_size,
             "minimum_deviation": self.minimum_deviation,
         }
-
-
-def check_units(name, units):
-    """Raises a `ValueError` where `units` are no sizes of layers."""
-    if not isinstance(units, (tuple, list)):
-        raise ValueError(
-            f"`{name}` must be a sequence of integers, the sizes of the "
-            f"hidden layers. Received: {name}={units!r}."
-        )
-    for size in units:
-        arguments.check_positive_integer(name, size)
 
 
 def _check_takes_gaussians(name, functions):

@@ -20,18 +20,29 @@ class Pretraining:
     _fixed_list = "it finite with `episodes=` or `take()`"
 
     def answer_examples(self, x, training):
-        """Returns what the network answers to examples, `[batch, ...]`."""
+        """Answers ordinary examples; what `fit()` trains.
+
+        Args:
+            x: Batch of examples `[batch, ...]`.
+            training: Boolean.
+
+        Returns:
+            Tensor `[batch, outputs]`.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} must implement "
             "`answer_examples(x, training)`."
         )
 
     def make_pretraining_head(self, outputs):
-        """Returns a dense layer from embeddings to the training classes.
+        """Makes the dense layer from embeddings to the training classes.
 
         Args:
             outputs: Integer, the number of classes, or the size of a target;
                 `None` where the network comes pretrained.
+
+        Returns:
+            A built `keras.layers.Dense`, or `None`.
         """
         if outputs is None:
             return None

@@ -29,7 +29,7 @@ class SNAIL(SequenceModel):
         filters: Integer, what each convolution adds to the features. Defaults
             to `32`; the paper has 128 for Omniglot.
         attention_size: Integer, the size of the keys and of the values of
-            attention. Defaults to `32`.
+            attention, one for both. Defaults to `32`.
         stages: Integer, how often convolutions and attention follow each
             other. Defaults to `2`, as in the paper.
         **kwargs: Arguments of `keras.Model`, such as `name`.

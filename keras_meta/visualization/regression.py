@@ -10,6 +10,8 @@ def plot_regression(model, episodes, tasks=3, steps=(0, 1), figure=None):
 
     Args:
         model: A `keras_meta.EpisodicModel` for inputs and targets of size 1.
+            Where it answers with a mean and a standard deviation, as the
+            neural processes do, the 95 % band is drawn, too.
         episodes: A `tf.data.Dataset` of such episodes; the first ones are
             drawn. Many queries make smooth curves.
         tasks: Integer, how many tasks to draw. Defaults to `3`.
@@ -60,13 +62,24 @@ def plot_regression(model, episodes, tasks=3, steps=(0, 1), figure=None):
         )
         for step, color in zip(steps, colors):
             before = step == 0 and len(fits) > 1
+            means, deviations = _means_and_deviations(fits[step][task])
             axis.plot(
                 query_x[order],
-                np.ravel(fits[step][task])[order],
+                means[order],
                 color=color,
                 linestyle="--" if before else "-",
-                label=_label(step, fits),
+                label=_label(step, fits, model),
             )
+            if deviations is not None:
+                axis.fill_between(
+                    query_x[order],
+                    (means - 1.96 * deviations)[order],
+                    (means + 1.96 * deviations)[order],
+                    color=color,
+                    alpha=0.2,
+                    linewidth=0,
+                    label="95 % band",
+                )
         axis.plot(
             np.ravel(x[episode.SUPPORT_X][task]),
             np.ravel(x[episode.SUPPORT_Y][task]),
@@ -82,9 +95,20 @@ def plot_regression(model, episodes, tasks=3, steps=(0, 1), figure=None):
     return figure
 
 
-def _label(step, fits):
+def _means_and_deviations(answers):
+    """Returns what a model answers to queries, and its deviations if any."""
+    answers = np.asarray(answers)
+    if answers.ndim == 2 and answers.shape[1] == 2:
+        return answers[:, 0], answers[:, 1]
+    return np.ravel(answers), None
+
+
+def _label(step, fits, model):
     if len(fits) == 1:
         return "answer"
     if step == 0:
         return "before adapting"
+    if len(fits) - 1 != getattr(model, "evaluation_steps", len(fits) - 1):
+        # It does not tell of each step, but of all together.
+        return "after adapting"
     return f"after {step} step{'s' * (step != 1)}"

@@ -1,0 +1,26 @@
+import keras
+from matplotlib import image
+
+from tests.examples.running import run_example
+
+
+def test_hyper_network_sinusoids_runs_to_its_end(tmp_path):
+    lines = run_example(
+        "hyper_network_sinusoids",
+        "--steps=20",
+        "--test-episodes=20",
+        output=tmp_path,
+    )
+    table = {
+        line.split()[0]: line.split()[1] for line in lines if " ± " in line
+    }
+    # All weights of 1-40-40-1; and 4 columns and rows, or a factor a unit.
+    assert table == {
+        "all": "1,761",
+        "low_rank": "606",
+        "film": "162",
+        "head": "41",
+    }
+    assert keras.saving.load_model(tmp_path / "one_wave.keras").built
+    height, width = image.imread(tmp_path / "hyper_network.png").shape[:2]
+    assert height > 300 and width > 1000
