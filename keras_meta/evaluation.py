@@ -1,4 +1,5 @@
 import collections
+import functools
 import statistics
 
 import keras
@@ -97,7 +98,11 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
     if predict is None:
         predict = lambda x: [model(x)]  # noqa: E731
     else:
-        predict = tf.function(predict, autograph=False, reduce_retracing=True)
+        # TensorFlow counts the traces of a method over all models together,
+        # and would warn of the first of each one; a partial is a new function.
+        predict = tf.function(
+            functools.partial(predict), autograph=False, reduce_retracing=True
+        )
     name, function = None, None
     values = []
     for batch in episodes:

@@ -460,3 +460,15 @@ def test_labels_beyond_the_outputs_are_an_error():
     batch = classification_batch(np.ones((2, 4)))
     with pytest.raises(ValueError, match="labels from 0 to 2, and a network"):
         keras_meta.evaluate_episodes(model, dataset_of(batch))
+
+
+def test_many_models_are_measured_without_a_warning_of_retracing(caplog):
+    episodes = keras_meta.episodes.sinusoids(
+        shots=2, queries=2, meta_batch_size=1, episodes=1
+    )
+    for _ in range(8):
+        model = keras_meta.MatchingNetwork(
+            keras_meta.backbones.mlp((1,), (4,)), regression=True
+        )
+        keras_meta.evaluate_episodes(model, episodes)
+    assert "retracing" not in caplog.text
