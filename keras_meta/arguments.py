@@ -99,10 +99,12 @@ def check_units(name, units):
 
 
 def check_heads(heads, name, size):
-    """Raises a `ValueError` where the heads of attention divide no size."""
+    """Raises a `ValueError` where a size cannot be shared out to heads."""
     check_positive_integer("heads", heads)
-    if size % heads:
+    # With heads of size 1, and as many heads as support examples, Keras adds
+    # the biases of attention along the wrong axis.
+    if size % heads or size == heads:
         raise ValueError(
-            f"`{name}` must be a multiple of `heads`. Received: {name}={size} "
-            f"and heads={heads}."
+            f"`{name}` must be a multiple of `heads`, and more than one of it. "
+            f"Received: {name}={size} and heads={heads}."
         )

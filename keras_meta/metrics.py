@@ -4,6 +4,7 @@ They are functions, for `compile(metrics=[...])` of any Keras model and for
 `keras_meta.evaluate_episodes(metric=...)`.
 """
 
+import keras
 import tensorflow as tf
 
 __all__ = ["gaussian_coverage", "gaussian_mean_squared_error"]
@@ -12,6 +13,7 @@ __all__ = ["gaussian_coverage", "gaussian_mean_squared_error"]
 _TWO_SIDED = 1.959964
 
 
+@keras.saving.register_keras_serializable(package="keras_meta")
 def gaussian_mean_squared_error(y_true, y_pred):
     """Returns the squared error of the means, the deviations left aside.
 
@@ -38,6 +40,7 @@ def gaussian_mean_squared_error(y_true, y_pred):
     return tf.reduce_mean(tf.square(error), axis=-1)
 
 
+@keras.saving.register_keras_serializable(package="keras_meta")
 def gaussian_coverage(y_true, y_pred):
     """Returns how many of the targets lie in the 95 % band.
 

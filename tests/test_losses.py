@@ -1,4 +1,5 @@
 import itertools
+import statistics
 
 import keras
 import numpy as np
@@ -298,3 +299,66 @@ def test_refuses_what_does_not_fit():
         triplet(np.ones((4, 2)), np.ones((4, 3)))
     with pytest.raises(ValueError, match="1 labels for 4 predictions"):
         triplet(np.ones(1), np.ones((4, 3)))
+
+
+def gaussian_answers(shape=(6, 2), seed=0):
+    generator = np.random.default_rng(seed)
+    y_true = generator.normal(size=shape).astype("float32")
+    mean = generator.normal(size=shape)
+    deviation = generator.uniform(0.2, 3.0, size=shape)
+    y_pred = np.concatenate([mean, deviation], axis=-1).astype("float32")
+    return y_true, y_pred
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (6, 2), (3, 4, 2)])
+def test_gaussian_likelihood_equals_the_density(shape):
+    y_true, y_pred = gaussian_answers(shape)
+    loss = keras_meta.losses.GaussianLikelihood()
+    values = loss.call(y_true, y_pred)
+    assert values.shape == shape[:-1]
+    size = shape[-1]
+    expected = np.zeros(shape[:-1])
+    for place in np.ndindex(*shape[:-1]):
+        for target, mean, deviation in zip(
+            y_true[place], y_pred[place][:size], y_pred[place][size:]
+        ):
+            density = statistics.NormalDist(mean, deviation).pdf(target)
+            expected[place] -= np.log(density)
+    np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-5)
+    assert float(loss(y_true, y_pred)) == pytest.approx(expected.mean(), 1e-4)
+
+
+def test_gaussian_likelihood_is_least_at_the_mean_and_the_spread():
+    y_true = np.random.default_rng(0).normal(3.0, 2.0, size=(500, 1))
+    y_true = y_true.astype("float32")
+    loss = keras_meta.losses.GaussianLikelihood()
+    best = np.tile([[np.mean(y_true), np.std(y_true)]], (500, 1))
+    slope = gradient(loss, y_true, best.astype("float32")).sum(axis=0)
+    np.testing.assert_allclose(slope, 0.0, atol=1e-4)
+    for change in ([0.1, 0.0], [-0.1, 0.0], [0.0, 0.1], [0.0, -0.1]):
+        worse = (best + change).astype("float32")
+        assert float(loss(y_true, worse)) > float(loss(y_true, best))
+
+
+def test_gaussian_likelihood_takes_weights_and_reductions_of_keras():
+    y_true, y_pred = gaussian_answers()
+    loss = keras_meta.losses.GaussianLikelihood
+    values = loss(reduction="none")(y_true, y_pred).numpy()
+    assert len(set(values)) == 6
+    assert float(loss(reduction="sum")(y_true, y_pred)) == pytest.approx(
+        values.sum(), 1e-4
+    )
+    weight = np.array([0.0, 1.0, 2.0, 0.0, 1.0, 0.5])
+    assert float(loss()(y_true, y_pred, sample_weight=weight)) == pytest.approx(
+        np.mean(values * weight), rel=1e-4
+    )
+
+
+def test_gaussian_likelihood_is_saved_with_a_model(tmp_path):
+    network = keras_meta.backbones.mlp((3,), (), outputs=2)
+    loss = keras_meta.losses.GaussianLikelihood(reduction="sum", name="mine")
+    network.compile("sgd", loss=loss)
+    network.save(tmp_path / "network.keras")
+    loaded = keras.saving.load_model(tmp_path / "network.keras").loss
+    assert type(loaded) is type(loss)
+    assert loaded.get_config() == loss.get_config()

@@ -69,6 +69,7 @@ def test_refuses_heads_that_do_not_divide():
     network = keras_meta.backbones.mlp((8,), (4,), outputs=None)
     for heads, message in (
         (3, "`code_size` must be a multiple of `heads`.*=8 and heads=3"),
+        (8, "`code_size` must be a multiple of `heads`.*=8 and heads=8"),
         (0, "`heads` must be"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -37,8 +37,12 @@ def fine_tuned(network, loss, x, task, steps, rate, trained=None):
     return network(x["query_x"][task])
 
 
-@pytest.mark.parametrize("adapts", ["all", "head"])
-def test_inner_steps_equal_gradient_descent_with_a_head_of_zeros(adapts):
+@pytest.mark.parametrize(
+    "adapts, task_mapping", [("all", "vectorized"), ("head", "sequential")]
+)
+def test_inner_steps_equal_gradient_descent_with_a_head_of_zeros(
+    adapts, task_mapping
+):
     model = keras_meta.FineTuning(
         embedding_network(),
         3,
@@ -46,6 +50,7 @@ def test_inner_steps_equal_gradient_descent_with_a_head_of_zeros(adapts):
         inner_learning_rate=0.3,
         inner_loss=LOSS,
         adapts=adapts,
+        task_mapping=task_mapping,
     )
     x = random_tasks(tasks=2)
     before = model.get_weights()
@@ -82,7 +87,11 @@ def test_regression_starts_from_the_head_that_the_network_has():
 
 def test_answers_before_tuning_have_no_preference():
     model = keras_meta.FineTuning(
-        embedding_network(), 3, inner_steps=2, inner_loss=LOSS
+        embedding_network(),
+        3,
+        inner_steps=2,
+        inner_loss=LOSS,
+        task_mapping="sequential",
     )
     x = random_tasks()
     before, after = model.predictions_per_step(x)
@@ -141,6 +150,42 @@ def test_regression_is_pretrained_on_all_tasks_at_once():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("learner", ["fine_tuning", "frozen_representation"])
+def test_training_on_examples_is_validated_on_episodes(learner):
+    network = keras_meta.backbones.mlp((8,), (6,), outputs=None)
+    if learner == "fine_tuning":
+        model = keras_meta.FineTuning(
+            network, 3, 20, inner_steps=2, task_mapping="sequential"
+        )
+    else:
+        model = keras_meta.FrozenRepresentation(
+            network, pretraining_outputs=20, ways=3
+        )
+    model.compile(
+        keras.optimizers.SGD(0.1), LOSS, metrics=["accuracy"], run_eagerly=True
+    )
+    x, labels = contract.blobs(examples=3)
+    test = contract.blob_episodes(episodes=4)
+    history = model.fit(x, labels, validation_data=test, verbose=0).history
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(history)
+    logs = model.evaluate(test, verbose=0, return_dict=True)
+    ((episodes, y),) = test
+    answers = model(episodes)
+    for name, value in (
+        ("accuracy", np.mean(np.argmax(answers, -1) == y)),
+        ("loss", float(LOSS(y, answers))),
+    ):
+        np.testing.assert_allclose(history[f"val_{name}"], [value], rtol=1e-4)
+        np.testing.assert_allclose(logs[name], value, rtol=1e-4)
+    # And examples are answered as ever, one of the training classes each.
+    of_examples = model.predict(x, verbose=0)
+    assert of_examples.shape == (60, 20)
+    logs = model.evaluate(x, labels, verbose=0, return_dict=True)
+    np.testing.assert_allclose(
+        logs["accuracy"], np.mean(of_examples.argmax(-1) == labels), rtol=1e-4
+    )
+
+
 def normalized_network():
     return keras.Sequential(
         [
@@ -153,7 +198,14 @@ def normalized_network():
 
 def test_frozen_statistics_must_have_been_trained():
     network = normalized_network()
-    model = keras_meta.FineTuning(network, 3, 5, inner_steps=2, inner_loss=LOSS)
+    model = keras_meta.FineTuning(
+        network,
+        3,
+        5,
+        inner_steps=2,
+        inner_loss=LOSS,
+        task_mapping="sequential",
+    )
     x = random_tasks()
     for call in (
         lambda: model(x),

@@ -37,7 +37,7 @@ def in_context_learner(regression, **settings):
 
 
 def snail(regression, **settings):
-    settings = dict(max_supports=9, filters=3, attention_size=4) | settings
+    settings = dict(max_supports=7, filters=3, attention_size=4) | settings
     return keras_meta.SNAIL(
         embedding_network(), OUTPUTS, regression=regression, **settings
     )
@@ -73,7 +73,12 @@ def frozen_representation(classifier):
 
 
 def fine_tuning(regression, **settings):
-    settings = dict(inner_steps=3, inner_learning_rate=0.1) | settings
+    settings = {
+        "inner_steps": 2,
+        "inner_learning_rate": 0.1,
+        # Faster for calls that are not traced.
+        "task_mapping": "sequential",
+    } | settings
     if regression:
         return keras_meta.FineTuning(
             whole_network(), inner_loss="mse", **settings
@@ -118,7 +123,7 @@ LEARNERS = {
 # What else reads a support set in a way of its own, for classes.
 CLASSIFIERS = LEARNERS | {
     "in_context_learner_with_places": lambda regression: in_context_learner(
-        regression, max_supports=9
+        regression, max_supports=7
     ),
     "nearest_centroid": frozen_representation("nearest_centroid"),
     "cosine": frozen_representation("cosine"),

@@ -52,7 +52,7 @@ def weights_by_hand(model, numbers):
             weights.append(weight)
         elif model.generates == "film" and kernel:
             weights.append(weight * (1 + take(weight.shape[1:])))
-        elif model.generates == "low_rank" and kernel:
+        elif model.generates == "low_rank" and place == 0:
             left = factors.pop(0).numpy()
             left = left + take(left.shape)
             right = take((left.shape[1], weight.shape[1]))
@@ -63,8 +63,8 @@ def weights_by_hand(model, numbers):
     return weights
 
 
-# 4 * 6 + 6 + 6 * 3 + 3; the last layer; of rank 2, (4 + 6) * 2 + 6 and
-# (6 + 3) * 2 + 3; each output's factor and bias.
+# 4 * 6 + 6 + 6 * 3 + 3; the last layer; (4 + 6) * 2 + 6 and, where rank 2
+# would save nothing, 6 * 3 + 3; each output's factor and bias.
 COUNTS = {"all": 51, "head": 21, "low_rank": 47, "film": 18}
 
 
@@ -75,7 +75,7 @@ def test_answers_are_those_of_the_network_with_generated_weights(
 ):
     model = with_random_weights(hyper_network(generates)(regression))
     assert model.generated_weights == COUNTS[generates]
-    assert len(model.left_factors) == (2 if generates == "low_rank" else 0)
+    assert len(model.left_factors) == (generates == "low_rank")
     x = random_tasks(regression, tasks=2)
     answers = model(x)
     copy = keras.models.clone_model(model.network)
@@ -121,10 +121,43 @@ def test_film_of_convolutions_is_one_factor_for_each_filter():
     assert counts["all"] == sum(np.prod(shape) for shape in shapes)
     assert counts["film"] == sum(shape[-1] for shape in shapes)
     assert counts["low_rank"] == sum(
-        np.prod(shape[:-1]) + shape[-1] if len(shape) > 1 else shape[0]
-        for shape in shapes
+        min(np.prod(shape), np.prod(shape[:-1]) + shape[-1]) for shape in shapes
     )
     assert counts["head"] == np.prod(shapes[-2]) + 2
+
+
+def test_film_of_depthwise_convolutions_is_one_factor_for_each_output():
+    network = keras.Sequential(
+        [
+            keras.Input((4, 4, 2)),
+            keras.layers.DepthwiseConv2D(3, depth_multiplier=3),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    model = keras_meta.HyperNetwork(
+        network, generates="film", hidden_units=(7,), code_size=5
+    )
+    with_random_weights(model)
+    assert model.generated_weights == 6 + 6
+    generator = np.random.default_rng(0)
+    x = {
+        "support_x": generator.normal(size=(1, 3, 4, 4, 2)),
+        "support_y": np.array([[0, 1, 5]]),
+        "query_x": generator.normal(size=(1, 2, 4, 4, 2)),
+    }
+    x = {key: value.astype("float32") for key, value in x.items()}
+    x["support_y"] = x["support_y"].astype("int32")
+    pairs = np.concatenate(
+        [x["support_x"][0].reshape(3, -1), np.eye(6)[x["support_y"][0]]], 1
+    )
+    codes = [dense(pair, model.pairs.get_weights()) for pair in pairs]
+    numbers = dense(
+        np.maximum(np.mean(codes, axis=0), 0), model.generator.get_weights()
+    )
+    plain = network(x["query_x"][0]).numpy() - network.get_weights()[1]
+    expected = (1 + numbers[:6]) * plain
+    expected = expected + network.get_weights()[1] + numbers[6:]
+    np.testing.assert_allclose(model(x)[0], expected, rtol=1e-3, atol=1e-3)
 
 
 def normalized_model(statistics, moved=True):
@@ -173,6 +206,24 @@ def test_statistics_of_a_padded_support_set_are_those_of_the_rest():
     np.testing.assert_allclose(model(y), model(x), rtol=1e-3, atol=1e-4)
 
 
+def test_encoder_and_factors_are_saved(tmp_path):
+    encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
+    model = with_random_weights(
+        keras_meta.HyperNetwork(
+            whole_network(), encoder, generates="low_rank", code_size=4
+        )
+    )
+    x = random_tasks()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    # The encoder reads the support set, and is trained.
+    encoder.set_weights([2 * weight for weight in encoder.get_weights()])
+    assert not np.allclose(loaded(x), model(x), atol=1e-2)
+    trained = {id(variable) for variable in model.trainable_variables}
+    assert {id(v) for v in encoder.trainable_variables} <= trained
+
+
 def test_an_encoder_of_padded_examples_has_a_finite_gradient():
     encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
     model = keras_meta.HyperNetwork(whole_network(), encoder, code_size=4)
@@ -195,7 +246,7 @@ def test_refuses_a_network_that_is_too_large():
     )
     message = (
         "codes of size 128.*'all'.*201,000 numbers.*25,728,000 weights.*"
-        "low_rank', rank=4 would generate 4,604; .*film' would generate 502; "
+        "low_rank', rank=4 would generate 4,600; .*film' would generate 502; "
         ".*head' would generate 1,000"
     )
     with pytest.raises(ValueError, match=message):

@@ -106,6 +106,19 @@ def test_places_make_the_order_matter():
     np.testing.assert_allclose(without(x), without(turned), atol=1e-4)
 
 
+def test_places_are_saved(tmp_path):
+    model = make_learner("in_context_learner_with_places")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.max_supports == 7
+    x = random_tasks()
+    np.testing.assert_array_equal(loaded(x), model(x))
+    adapted = model.adapt(x["support_x"][0], x["support_y"][0])
+    np.testing.assert_allclose(
+        adapted(x["query_x"][0]), model(x)[0], rtol=1e-4, atol=1e-4
+    )
+
+
 def test_dropout_is_in_training_alone():
     network = keras_meta.backbones.mlp((4,), (6,), outputs=None)
     model = keras_meta.InContextLearner(
@@ -120,8 +133,8 @@ def test_dropout_is_in_training_alone():
 @pytest.mark.parametrize("name", ["in_context_learner_with_places", "snail"])
 def test_refuses_a_longer_support_set(name):
     model = make_learner(name)
-    assert model.max_supports == 9
-    x, y = random_tasks(supports=10), np.zeros((3, 3), "int32")
+    assert model.max_supports == 7
+    x, y = random_tasks(supports=8), np.zeros((3, 3), "int32")
     model.compile(
         "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
@@ -131,11 +144,11 @@ def test_refuses_a_longer_support_set(name):
         lambda: model.predict(x, verbose=0),
         lambda: model.adapt(x["support_x"][0], x["support_y"][0]),
     ):
-        message = "must not be longer.*10 support examples.*max_supports=9"
+        message = "must not be longer.*8 support examples.*max_supports=7"
         with pytest.raises(ValueError, match=message):
             call()
     # As many as there are places is not too long.
-    assert np.all(np.isfinite(model(random_tasks(supports=9))))
+    assert np.all(np.isfinite(model(random_tasks(supports=7))))
 
 
 def test_refuses_bad_arguments():

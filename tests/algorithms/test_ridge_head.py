@@ -116,6 +116,25 @@ def test_singular_problems_have_finite_answers_and_gradients(kind):
         check_finite(model, x)
 
 
+@pytest.mark.parametrize(
+    "learner", [keras_meta.RidgeHead, keras_meta.PrototypicalNetwork]
+)
+@pytest.mark.parametrize("called_before", [False, True])
+def test_adapts_a_sequential_network(learner, called_before):
+    # `input` of such a network is that of its first call, if any.
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6)])
+    if called_before:
+        network(keras.Input((4,)))
+    model, x = learner(network), random_tasks()
+    adapted = model.adapt(x["support_x"][0], x["support_y"][0])
+    np.testing.assert_allclose(
+        keras.ops.softmax(adapted(x["query_x"][0])),
+        keras.ops.softmax(model(x)[0]),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+
+
 def test_adapted_model_is_a_network_and_a_dense_layer():
     model = make_learner("ridge_head")
     x = random_tasks()
