@@ -56,6 +56,7 @@ BASES = {
     "perceptron",
     "pretraining",
     "query_metrics",
+    "random_draws",
     "sequence_model",
     "unrolled_model",
 }

@@ -64,11 +64,13 @@ class AmortizedModel(EmbeddingModel):
         """Whether labels are class numbers, and not targets to regress."""
         return not self.regression
 
-    def answer(self, support, labels, weight, queries, training):
+    def answer(self, support, labels, weight, queries, training, **given):
         if self.regression:
             # Of an exported signature nothing is known but the dtype.
             labels = tf.ensure_shape(labels, [None, None, self.outputs])
-        return super().answer(support, labels, weight, queries, training)
+        return super().answer(
+            support, labels, weight, queries, training, **given
+        )
 
     def _check_batch(self, x, y=None, sample_weight=None):
         super()._check_batch(x, y, sample_weight)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta import episode
 from keras_meta import export
+from keras_meta import inner_loop
 
 
 class EpisodicModel(keras.Model):
@@ -124,6 +125,35 @@ class EpisodicModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
+
+    def _train_with(self, data, answer):
+        """Takes a training step, where that is not quite Keras's own.
+
+        Args:
+            data: What `train_step()` is given.
+            answer: Function of no arguments that returns the predictions and
+                the loss.
+
+        Returns:
+            A dictionary of logs, for `train_step()` to return.
+        """
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            predictions, loss = answer()
+            scaled_loss = self.optimizer.scale_loss(loss)
+        # Of what is not used there is no gradient, and Keras would warn.
+        gradients = inner_loop.dense_gradients(
+            tape,
+            scaled_loss,
+            [variable.value for variable in self.trainable_variables],
+        )
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
+        # Keras has divided it by the replicas of a strategy.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._loss_tracker.update_state(
+            loss * replicas, sample_weight=tf.shape(tf.nest.flatten(x)[0])[0]
+        )
+        return self.compute_metrics(x, y, predictions, sample_weight)
 
     def fit(self, *args, **kwargs):
         given = _named_arguments(keras.Model.fit, self, args, kwargs)

@@ -72,7 +72,7 @@ class EmbeddingModel(EpisodicModel):
         self._check_episode(x)
         return self.answer(*self._parts(x, training), training)
 
-    def answer(self, support, labels, weight, queries, training):
+    def answer(self, support, labels, weight, queries, training, **given):
         """Answers the queries by `score()`, which see for the arguments.
 
         All tensors must be in the dtype of the model's variables.
@@ -83,13 +83,14 @@ class EmbeddingModel(EpisodicModel):
             weight: Tensor `[tasks, support]`, 0 where padded.
             queries: Tensor `[tasks, query, ...]`, embeddings.
             training: Boolean.
+            **given: What else `score()` takes, if anything.
 
         Returns:
             Tensor `[tasks, query, ways]`, logits, or predicted targets. The
             logit of a way that a task does not have is -1e9.
         """
         support, labels = without_padding(weight, support, labels)
-        scores = self.score(support, labels, weight, queries, training)
+        scores = self.score(support, labels, weight, queries, training, **given)
         scores = tf.cast(scores, self.variable_dtype)
         if not self.takes_integer_labels:
             return scores

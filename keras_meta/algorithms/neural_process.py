@@ -23,6 +23,7 @@ class NeuralProcess(AmortizedModel):
             of pairs and of the decoder.
         code_size: Integer, the size of a code.
         minimum_deviation: Float above 0, the least standard deviation.
+        latent_size: Integer, what the decoder is told beside that.
         **kwargs: Arguments of `keras.Model`, such as `name`.
     """
 
@@ -34,6 +35,7 @@ class NeuralProcess(AmortizedModel):
         hidden_units=(128, 128),
         code_size=128,
         minimum_deviation=0.01,
+        latent_size=0,
         **kwargs,
     ):
         super().__init__(network, outputs, regression, **kwargs)
@@ -59,7 +61,7 @@ class NeuralProcess(AmortizedModel):
                 dtype=self.variable_dtype,
                 name="decoder",
             ),
-            (None, None, self.embedding_size + code_size),
+            (None, None, self.embedding_size + code_size + latent_size),
         )
 
     def represent(self, support, codes, weight, queries, training):
@@ -83,6 +85,19 @@ class NeuralProcess(AmortizedModel):
     def score(self, support, labels, weight, queries, training):
         codes = self.encoder(tf.concat([support, labels], axis=-1))
         known = self.represent(support, codes, weight, queries, training)
+        return self.decode(queries, known)
+
+    def decode(self, queries, known):
+        """Answers queries from what they know of the support set.
+
+        Args:
+            queries: Tensor `[tasks, query, size]`, embeddings.
+            known: Tensor `[tasks, query, code_size]`, and what else is known.
+
+        Returns:
+            Tensor `[tasks, query, outputs]`, logits, or with `regression`
+            `[tasks, query, 2 * outputs]`, means and standard deviations.
+        """
         answers = self.decoder(tf.concat([queries, known], axis=-1))
         if not self.regression:
             return answers

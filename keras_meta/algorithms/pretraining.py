@@ -3,7 +3,6 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import episode
-from keras_meta import inner_loop
 
 
 class Pretraining:
@@ -73,22 +72,14 @@ class Pretraining:
                 "`keras_meta.episodes.examples()`, or turn episodes of one "
                 "regression into them with `keras_meta.episodes.pooled()`."
             )
-        with tf.GradientTape() as tape:
+
+        def answer():
             predictions = self(x, training=True)
-            loss = self.compute_loss(x, y, predictions, sample_weight)
-            scaled = self.optimizer.scale_loss(loss)
-        # The head of a task has no gradient, and Keras would warn of that.
-        gradients = inner_loop.dense_gradients(
-            tape,
-            scaled,
-            [variable.value for variable in self.trainable_variables],
-        )
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._loss_tracker.update_state(
-            loss * replicas, sample_weight=tf.shape(tf.nest.flatten(x)[0])[0]
-        )
-        return self.compute_metrics(x, y, predictions, sample_weight)
+            return predictions, self.compute_loss(
+                x, y, predictions, sample_weight
+            )
+
+        return self._train_with(data, answer)
 
     def _check_given(self, given, labeled):
         x = given.get("x")

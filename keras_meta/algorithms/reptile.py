@@ -1,5 +1,3 @@
-import random
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -8,6 +6,7 @@ from keras_meta import arguments
 from keras_meta import episode
 from keras_meta import inner_loop
 from keras_meta import normalization
+from keras_meta.algorithms import random_draws
 from keras_meta.algorithms.inner_loop_model import InnerLoopModel
 from keras_meta.algorithms.query_metrics import QueryMetrics
 from keras_meta.update_rules.adam import Adam
@@ -170,17 +169,7 @@ class Reptile(InnerLoopModel):
                     f"normalization_statistics={normalization_statistics!r}."
                 )
         self.batch_size = None if batch_size is None else int(batch_size)
-        # A weight, and not a `keras.random.SeedGenerator`, which Keras does
-        # not save: training goes on from a file as it would have without.
-        self.shuffles = self.add_weight(
-            shape=(2,),
-            initializer=_new_seed,
-            dtype="int64",
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-            name="shuffles",
-        )
+        self.shuffles = random_draws.add_seed(self, "shuffles")
         self._transductive = None
         if normalized and normalization_statistics == "support":
             self._transductive = QueryMetrics("transductive")
@@ -263,7 +252,7 @@ class Reptile(InnerLoopModel):
             )
             seed = tf.convert_to_tensor(self.shuffles)
             count = tf.shape(tasks["index"])[0]
-            tasks["shuffles"] = _random_keys([count, *shape], seed)
+            tasks["shuffles"] = random_draws.integers([count, *shape], seed)
             self.shuffles.assign(seed + [0, 1])
         return tasks
 
@@ -275,7 +264,7 @@ class Reptile(InnerLoopModel):
             keys = task.get("shuffles")
             if keys is None:
                 shape = self._keys_shape(size, weight is not None, steps)
-                keys = _random_keys(shape, _EVALUATION_SEED)
+                keys = random_draws.integers(shape, _EVALUATION_SEED)
             batches = _minibatches(
                 keys, weight, steps, _smaller(self.batch_size, size)
             )
@@ -300,11 +289,6 @@ class Reptile(InnerLoopModel):
         return config
 
 
-def _new_seed(shape, dtype=None):
-    # Python's generator is what `keras.utils.set_random_seed()` seeds.
-    return tf.constant([random.randrange(2**31), 0], dtype)
-
-
 def _support_size(x, axis):
     """Returns the size of the support set: an integer, where it is known."""
     labels = tf.nest.flatten(x[episode.SUPPORT_Y])[0]
@@ -314,13 +298,6 @@ def _support_size(x, axis):
 
 def _smaller(one, other):
     return tf.minimum(one, other) if tf.is_tensor(other) else min(one, other)
-
-
-def _random_keys(shape, seed):
-    # With an algorithm left open, or floats, XLA would draw other ones.
-    return tf.random.stateless_uniform(
-        shape, seed, minval=None, maxval=None, dtype="int32", alg="philox"
-    )
 
 
 def _minibatches(keys, weight, steps, batch_size):
