@@ -131,7 +131,8 @@ def quadratic_tasks(dimensions):
         shape = (arguments.tasks, dimensions)
         matrices = generator.normal(size=(*shape, dimensions))
         targets = generator.normal(size=(*shape, 1))
-        return matrices.astype("float32"), targets.astype("float32")
+        # Tensors, or TensorFlow would trace anew for each array.
+        return tf.cast(matrices, "float32"), tf.cast(targets, "float32")
 
     return tasks
 
@@ -152,11 +153,11 @@ def waves(seed):
 class Trainings:
     """Trains a network for each task, all from weights of their own."""
 
-    def __init__(self, network, optimizer, tasks, steps):
-        x, y = tasks
+    def __init__(self, network, optimizer, steps):
+        count = arguments.tasks
         generator = np.random.default_rng(arguments.seed + 1)
         self.starts = [
-            np.mean(w) + np.std(w) * generator.normal(size=(len(x), *w.shape))
+            np.mean(w) + np.std(w) * generator.normal(size=(count, *w.shape))
             for w in network.get_weights()
         ]
         self.weights = [keras.Variable(start) for start in self.starts]
@@ -169,24 +170,25 @@ class Trainings:
             answers, _ = network.stateless_call(weights, [], x)
             return tf.reduce_mean(tf.square(answers - y))
 
-        def losses_of(values):
+        def losses_of(values, x, y):
             return tf.vectorized_map(loss_of, (values, x, y))
 
         @tf.function
-        def train():
+        def train(x, y):
             losses = tf.TensorArray(tf.float32, steps + 1)
             for step in tf.range(steps):
                 values = [variable.value for variable in self.weights]
                 with tf.GradientTape() as tape:
-                    now = losses_of([tf.convert_to_tensor(v) for v in values])
+                    tensors = [tf.convert_to_tensor(v) for v in values]
+                    now = losses_of(tensors, x, y)
                 losses = losses.write(step, now)
                 optimizer.apply(tape.gradient(now, values), self.weights)
             values = [tf.convert_to_tensor(v) for v in self.weights]
-            return losses.write(steps, losses_of(values)).stack()
+            return losses.write(steps, losses_of(values, x, y)).stack()
 
         self.train = train
 
-    def curves(self, rate=None):
+    def curves(self, tasks, rate=None):
         """Returns the losses of each task, `[tasks, steps + 1]`."""
         for variable, value in zip(self.optimizer.variables, self.state):
             variable.assign(value)
@@ -195,7 +197,7 @@ class Trainings:
         if rate is not None:
             self.optimizer.learning_rate = rate
         # What diverged is as bad as it gets.
-        return np.nan_to_num(self.train().numpy().T, nan=1e9, posinf=1e9)
+        return np.nan_to_num(self.train(*tasks).numpy().T, nan=1e9, posinf=1e9)
 
 
 OPTIMIZERS = {
@@ -220,15 +222,15 @@ def compare(title, network, tasks_of, horizons):
     steps = max(horizons)
     validation = tasks_of(arguments.seed + 500)
     test = tasks_of(arguments.seed + 1000)
-    trainer = Trainings(network, learned.keras_optimizer(), test, steps)
-    of_learned = trainer.curves()
+    trainer = Trainings(network, learned.keras_optimizer(), steps)
+    of_learned = trainer.curves(test)
     by_rate = {}
     for name, make in OPTIMIZERS.items():
-        runs = []
-        for tasks in (validation, test):
-            trainer = Trainings(network, make(), tasks, steps)
-            runs.append([trainer.curves(rate) for rate in RATES])
-        by_rate[name] = runs
+        trainer = Trainings(network, make(), steps)
+        by_rate[name] = [
+            [trainer.curves(tasks, rate) for rate in RATES]
+            for tasks in (validation, test)
+        ]
     drawn = {}
     for horizon in horizons:
         print(f"\n{title}, {horizon} steps: mean squared error")

@@ -106,9 +106,9 @@ def pooled(episodes):
 
     ```python
     examples = keras_meta.episodes.pooled(keras_meta.episodes.sinusoids())
-    network = keras_meta.backbones.mlp()
-    network.compile("adam", loss="mse")
-    network.fit(examples, steps_per_epoch=100)
+    model = keras_meta.FineTuning(keras_meta.backbones.mlp())
+    model.compile("adam", loss="mse")
+    model.fit(examples, steps_per_epoch=100)
     ```
     """
 
