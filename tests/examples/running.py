@@ -1,25 +1,26 @@
-"""Runs an example as a user does, in a process of its own."""
+"""Runs an example as a user does, but in this process, which is faster."""
 
+import contextlib
+import io
 import pathlib
-import subprocess
+import runpy
 import sys
+import unittest.mock
+import warnings
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
 
-def run_example(name, *options, output, timeout=400):
-    """Runs `examples/<name>.py` to its end; returns the lines it printed."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            EXAMPLES / f"{name}.py",
-            "--output",
-            str(output),
-            *options,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+def run_example(name, *options, output):
+    """Runs `examples/<name>.py` to its end; returns what it printed."""
+    path = str(EXAMPLES / f"{name}.py")
+    command = [path, "--output", str(output), *map(str, options)]
+    printed = io.StringIO()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(unittest.mock.patch.object(sys, "argv", command))
+        stack.enter_context(contextlib.redirect_stdout(printed))
+        # As in a process of its own, where they are no errors.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("default")
+        runpy.run_path(path, run_name="__main__")
+    return printed.getvalue()

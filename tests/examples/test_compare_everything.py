@@ -16,7 +16,7 @@ def test_compare_everything_runs_to_its_end(tmp_path):
         "RidgeHead",
         "FrozenRepresentation, ridge",
         output=tmp_path,
-    )
+    ).splitlines()
     results = json.loads((tmp_path / "comparison.json").read_text())
     rows = {row["algorithm"]: row for row in results["sinusoids"]}
     assert set(rows) == {"RidgeHead", "FrozenRepresentation, ridge"}

@@ -10,7 +10,7 @@ def test_hyper_network_sinusoids_runs_to_its_end(tmp_path):
         "--steps=20",
         "--test-episodes=20",
         output=tmp_path,
-    )
+    ).splitlines()
     table = {
         line.split()[0]: line.split()[1] for line in lines if " ± " in line
     }

@@ -1,26 +1,14 @@
-import pathlib
-import subprocess
-import sys
-
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+from tests.examples.running import run_example
 
 
 def test_implicit_maml_sinusoids_runs_to_its_end(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            EXAMPLES / "implicit_maml_sinusoids.py",
-            "--output",
-            tmp_path,
-            "--steps=4",
-            "--inner-steps=4",
-            "--test-episodes=20",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
+    printed = run_example(
+        "implicit_maml_sinusoids",
+        "--steps=4",
+        "--inner-steps=4",
+        "--test-episodes=20",
+        output=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
     for step in (0, 1, 2, 4):
-        assert f"after {step:3d} steps: mean squared error" in done.stdout
+        assert f"after {step:3d} steps: mean squared error" in printed
     assert (tmp_path / "implicit_maml.keras").exists()

@@ -9,7 +9,7 @@ def test_in_context_sinusoids_runs_to_its_end(tmp_path):
         "--steps=20",
         "--test-episodes=20",
         output=tmp_path,
-    )
+    ).splitlines()
     moved = {
         line.split(":")[0]: float(line.split()[-1])
         for line in lines

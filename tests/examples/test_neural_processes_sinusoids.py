@@ -9,7 +9,7 @@ def test_neural_processes_sinusoids_runs_to_its_end(tmp_path):
         "--steps=40",
         "--test-episodes=20",
         output=tmp_path,
-    )
+    ).splitlines()
     for name in ("ConditionalNeuralProcess", "AttentiveNeuralProcess"):
         (line,) = [line for line in lines if line.startswith(f"{name}: ")]
         assert line.count("±") == 2 and "in the band" in line

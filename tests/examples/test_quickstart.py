@@ -1,37 +1,24 @@
-import pathlib
-import subprocess
-import sys
-
 import keras
 from matplotlib import image
 
 import keras_meta  # noqa: F401  (registers what is loaded)
-
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+from tests.examples.running import run_example
 
 
 def test_quickstart_runs_to_its_end(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            EXAMPLES / "quickstart.py",
-            "--output",
-            tmp_path,
-            "--sinusoid-steps=80",
-            "--glyph-steps=5",
-            "--test-episodes=8",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=400,
+    printed = run_example(
+        "quickstart",
+        "--sinusoid-steps=80",
+        "--glyph-steps=5",
+        "--test-episodes=8",
+        output=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    lines = printed.splitlines()
     assert any("MAML after 3 steps" in line and "±" in line for line in lines)
     assert any("nearest neighbor on pixels" in line for line in lines)
     assert "largest difference of a prediction after loading: 0.0" in lines
     height, width = image.imread(tmp_path / "quickstart.png").shape[:2]
     assert height > 500 and width > 800
-    assert str(tmp_path / "quickstart.png") in done.stdout
+    assert str(tmp_path / "quickstart.png") in printed
     model = keras.saving.load_model(tmp_path / "maml_glyphs.keras")
     assert model.inner_steps == 1

@@ -1,35 +1,23 @@
-import pathlib
 import re
-import subprocess
-import sys
 
 import keras
 
 import keras_meta  # noqa: F401  (registers what is loaded)
-
-EXAMPLE = pathlib.Path(__file__).parents[2] / "examples/reptile_glyphs.py"
+from tests.examples.running import run_example
 
 
 def test_reptile_glyphs_runs_to_its_end(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            EXAMPLE,
-            "--output",
-            tmp_path,
-            "--steps=6",
-            "--evaluation-steps=3",
-            "--test-episodes=12",
-            "--seed=3",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=400,
+    printed = run_example(
+        "reptile_glyphs",
+        "--steps=6",
+        "--evaluation-steps=3",
+        "--test-episodes=12",
+        "--seed=3",
+        output=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
     measured = re.findall(
         r"^(each query on its own|transductive) +\S+% ± .*\(12 episodes\)$",
-        done.stdout,
+        printed,
         re.MULTILINE,
     )
     assert measured == ["each query on its own", "transductive"]

@@ -9,7 +9,7 @@ def test_transfer_baselines_glyphs_runs_to_its_end(tmp_path):
         "--classes=20",
         "--test-episodes=10",
         output=tmp_path,
-    )
+    ).splitlines()
     measured = [line for line in lines if "±" in line]
     for name in ("centroid", "cosine", "ridge", "logistic", "head", "all"):
         assert any(
