@@ -522,21 +522,21 @@ def main():
     for problem in arguments.problems:
         if problem == "glyphs":
             glyphs()
-        rows = []
+        results[problem] = rows = []
         for name, family in PROBLEMS[problem]:
             if arguments.algorithms and name not in arguments.algorithms:
                 continue
             row = measure_in_a_process(problem, name)
             rows.append({"algorithm": name, "family": family, **row})
+            rows.sort(key=lambda row: row["mean"], reverse=problem == "glyphs")
+            # After each, so that nothing is lost when time runs out.
+            (arguments.output / "comparison.json").write_text(
+                json.dumps(results, indent=1)
+            )
             print(
                 f"{problem}: {name}: {row['mean']:.4f} ± {row['interval']:.4f}",
                 flush=True,
             )
-        rows.sort(key=lambda row: row["mean"], reverse=problem == "glyphs")
-        results[problem] = rows
-        (arguments.output / "comparison.json").write_text(
-            json.dumps(results, indent=1)
-        )
     for problem, rows in results.items():
         print_table(problem, rows)
         print_verdict(problem, rows)
