@@ -122,3 +122,42 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_matplotlib)
     with pytest.raises(ImportError, match=r"keras-meta\[visualization\]"):
         keras_meta.visualization.plot_regression(model, episodes)
+
+
+def test_plot_regression_draws_the_band_of_a_neural_process():
+    model = keras_meta.ConditionalNeuralProcess(
+        keras_meta.backbones.mlp((1,), (8,), outputs=None), 1, regression=True
+    )
+    episodes = keras_meta.episodes.sinusoids(queries=20, episodes=1)
+    figure = keras_meta.visualization.plot_regression(
+        model, episodes, steps=(0,)
+    )
+    x, _ = next(iter(episodes))
+    mean, deviation = np.split(model(x)[0].numpy(), 2, axis=-1)
+    order = np.argsort(x["query_x"][0].numpy().ravel())
+    (axis,) = figure.axes
+    lines = {line.get_label(): line.get_xydata() for line in axis.lines}
+    np.testing.assert_allclose(
+        lines["answer"][:, 1], mean.ravel()[order], atol=1e-6
+    )
+    (band,) = axis.collections
+    assert band.get_label() == "95 % band"
+    edges = band.get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose(
+        [edges.min(), edges.max()],
+        [
+            np.min(mean - 1.96 * deviation),
+            np.max(mean + 1.96 * deviation),
+        ],
+        rtol=1e-5,
+    )
+
+
+def test_plot_regression_says_that_fine_tuning_took_all_its_steps():
+    model = keras_meta.FineTuning(
+        keras_meta.backbones.mlp(), inner_loss="mse", inner_steps=5
+    )
+    episodes = keras_meta.episodes.sinusoids(queries=20, episodes=1)
+    figure = keras_meta.visualization.plot_regression(model, episodes)
+    labels = [line.get_label() for line in figure.axes[0].lines]
+    assert "before adapting" in labels and "after adapting" in labels
