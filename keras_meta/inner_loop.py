@@ -516,6 +516,16 @@ def draw_task_seeds(network, tasks):
     return seeds
 
 
+def network_weights(network):
+    """Returns the tensors of `network.trainable_variables`, as a list."""
+    # Not `value`, which mixed precision would round to half precision inside
+    # `model(x)`: small inner steps would be lost.
+    return [
+        tf.convert_to_tensor(variable._value)
+        for variable in network.trainable_variables
+    ]
+
+
 def network_state(network, seeds=()):
     """Returns the tensors of `network.non_trainable_variables` for one task.
 

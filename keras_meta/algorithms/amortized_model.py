@@ -59,11 +59,6 @@ class AmortizedModel(EmbeddingModel):
         layer.build(*shape)
         return layer
 
-    @property
-    def takes_integer_labels(self):
-        """Whether labels are class numbers, and not targets to regress."""
-        return not self.regression
-
     def answer(self, support, labels, weight, queries, training, **given):
         if self.regression:
             # Of an exported signature nothing is known but the dtype.

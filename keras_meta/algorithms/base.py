@@ -148,10 +148,8 @@ class EpisodicModel(keras.Model):
             [variable.value for variable in self.trainable_variables],
         )
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
-        # Keras has divided it by the replicas of a strategy.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._loss_tracker.update_state(
-            loss * replicas, sample_weight=tf.shape(tf.nest.flatten(x)[0])[0]
+            unscale(loss), sample_weight=tf.shape(tf.nest.flatten(x)[0])[0]
         )
         return self.compute_metrics(x, y, predictions, sample_weight)
 
@@ -280,6 +278,17 @@ class EpisodicModel(keras.Model):
             )
         self._check_batch(x, y, given.get("sample_weight"))
 
+    def _check_given_examples(self, given, labeled):
+        """Checks arguments that are no episodes, where a model takes such."""
+        if labeled and given.get("y") is None:
+            raise ValueError(
+                "The labels must be given. Received: y=None. Pass `y`, or a "
+                "data set of `(x, y)`."
+            )
+        self._check_batch(
+            given.get("x"), given.get("y"), given.get("sample_weight")
+        )
+
     def _one_task(self, support_x, support_y, support_weight):
         """Checks the arguments of `adapt()`.
 
@@ -339,6 +348,12 @@ class EpisodicModel(keras.Model):
             config["network"]
         )
         return cls(**config)
+
+
+def unscale(loss):
+    """Undoes Keras's division of a loss by the replicas of a strategy."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return loss * replicas if replicas > 1 else loss
 
 
 def check_network(network):

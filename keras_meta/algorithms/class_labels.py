@@ -13,8 +13,17 @@ from keras_meta import episode
 ABSENT = -1e9
 
 
-def check_takes_logits(loss):
-    """Checks that a loss does not take probabilities, nor may choose to."""
+def check_takes_logits(losses):
+    """Checks that no loss takes probabilities, nor may choose to.
+
+    Args:
+        losses: What `compile()` takes, one loss or a structure of them.
+    """
+    for loss in tf.nest.flatten(losses):
+        _check_takes_logits(loss)
+
+
+def _check_takes_logits(loss):
     if isinstance(loss, str):
         # What Keras makes of these two takes probabilities.
         ambiguous = loss.lower() in ("crossentropy", "ce")
@@ -90,3 +99,14 @@ def class_shares(labels, weight):
     labels = labels * weight[..., None]
     counts = tf.reduce_sum(labels, axis=1, keepdims=True)
     return tf.math.divide_no_nan(labels, counts)
+
+
+def class_means(examples, labels, weight):
+    """Returns the means of the classes, `[tasks, ways, size]`.
+
+    Args:
+        examples: Tensor `[tasks, support, size]`.
+        labels: Tensor `[tasks, support, ways]`, one-hot.
+        weight: Tensor `[tasks, support]`, 0 where padded.
+    """
+    return tf.einsum("tsw,tsd->twd", class_shares(labels, weight), examples)

@@ -34,6 +34,8 @@ class EmbeddingModel(EpisodicModel):
 
     # Whether "none of these" is an answer; see `MetricModel`.
     unknown = False
+    # Whether labels are targets; of an instance where there is a choice.
+    regression = False
 
     def __init__(self, network, ways=None, **kwargs):
         super().__init__(network, **kwargs)
@@ -64,8 +66,7 @@ class EmbeddingModel(EpisodicModel):
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         if self.takes_integer_labels:
-            for one in tf.nest.flatten(loss):
-                class_labels.check_takes_logits(one)
+            class_labels.check_takes_logits(loss)
         super().compile(optimizer, loss, *args, **kwargs)
 
     def call(self, x, training=False):
@@ -136,7 +137,7 @@ class EmbeddingModel(EpisodicModel):
     @property
     def takes_integer_labels(self):
         """Whether labels are class numbers, and not targets to regress."""
-        return True
+        return not self.regression
 
     def compute_output_spec(self, x, training=None):
         episode.check_keys(x)

@@ -143,8 +143,7 @@ class FineTuning(Pretraining, InnerLoopModel):
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         if self.takes_integer_labels:
-            for one in tf.nest.flatten(loss):
-                class_labels.check_takes_logits(one)
+            class_labels.check_takes_logits(loss)
         super().compile(optimizer, loss, *args, **kwargs)
 
     def initial_weights(self, task, weights, training):

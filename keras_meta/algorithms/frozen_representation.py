@@ -3,7 +3,8 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import ridge_regression
-from keras_meta.algorithms.class_labels import class_shares
+from keras_meta.algorithms.amortized_model import weighted_mean
+from keras_meta.algorithms.class_labels import class_means
 from keras_meta.algorithms.linear_head_model import LinearHeadModel
 from keras_meta.algorithms.pretraining import Pretraining
 from keras_meta.algorithms.pretraining import check_has_head
@@ -140,7 +141,7 @@ class FrozenRepresentation(Pretraining, LinearHeadModel):
 
     def fit_head(self, support, labels, weight):
         fit = {
-            "nearest_centroid": _class_means,
+            "nearest_centroid": _fit_centroids,
             "cosine": self._fit_cosines,
             "ridge": self._fit_ridge,
             "logistic": self._fit_logistic,
@@ -148,10 +149,9 @@ class FrozenRepresentation(Pretraining, LinearHeadModel):
         return fit(support, labels, weight)
 
     def _fit_ridge(self, support, labels, weight):
-        total = tf.reduce_sum(weight, axis=1)[:, None, None]
         # The means are taken off, so that the bias costs nothing.
-        middle = tf.einsum("ts,tsd->td", weight, support)[:, None] / total
-        level = tf.einsum("ts,tsw->tw", weight, labels)[:, None] / total
+        middle = weighted_mean(support, weight)[:, None]
+        level = weighted_mean(labels, weight)[:, None]
         kernel = ridge_regression.solve(
             support - middle, labels - level, weight, self.strength
         )
@@ -161,9 +161,8 @@ class FrozenRepresentation(Pretraining, LinearHeadModel):
         return self.sharpness * kernel, self.sharpness * bias
 
     def _fit_cosines(self, support, labels, weight):
-        vectors = tf.einsum(
-            "tsw,tsd->tdw", class_shares(labels, weight), support
-        )
+        means = class_means(support, labels, weight)
+        vectors = tf.transpose(means, [0, 2, 1])
 
         def gradient(vectors):
             with tf.GradientTape() as tape:
@@ -213,8 +212,8 @@ class FrozenRepresentation(Pretraining, LinearHeadModel):
         }
 
 
-def _class_means(support, labels, weight):
-    means = tf.einsum("tsw,tsd->twd", class_shares(labels, weight), support)
+def _fit_centroids(support, labels, weight):
+    means = class_means(support, labels, weight)
     # The squared distance, but for what is the same for all classes.
     squares = tf.reduce_sum(tf.square(means), axis=-1)
     return 2.0 * tf.transpose(means, [0, 2, 1]), -squares

@@ -172,8 +172,7 @@ class HyperNetwork(EpisodicModel):
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         if self.takes_integer_labels:
-            for one in tf.nest.flatten(loss):
-                class_labels.check_takes_logits(one)
+            class_labels.check_takes_logits(loss)
         super().compile(optimizer, loss, *args, **kwargs)
 
     def call(self, x, training=False):
@@ -184,7 +183,7 @@ class HyperNetwork(EpisodicModel):
         if training:
             count = tf.shape(tf.nest.flatten(x[episode.QUERY_X])[0])[0]
             tasks["seeds"] = inner_loop.draw_task_seeds(self.network, count)
-        shared = self._shared_weights()
+        shared = inner_loop.network_weights(self.network)
         factors = [tf.convert_to_tensor(f) for f in self.left_factors]
 
         def answer(task):
@@ -226,29 +225,14 @@ class HyperNetwork(EpisodicModel):
         )
         x = tf.nest.map_structure(lambda leaf: leaf[None], task)
         weights = self._weights(
-            self._shared_weights(),
+            inner_loop.network_weights(self.network),
             [tf.convert_to_tensor(factor) for factor in self.left_factors],
             self._generate(x, training=False)[0],
         )
         state = inner_loop.network_state(self.network)
-        if self.normalization_statistics != "frozen":
-            state = inner_loop.support_statistics(
-                self.network,
-                weights,
-                state,
-                task[episode.SUPPORT_X],
-                task.get(episode.SUPPORT_WEIGHT),
-            )
         return network_copy.copy_network(
-            self.network, task[episode.SUPPORT_X], weights, state
+            self.network, task, weights, state, self.normalization_statistics
         )
-
-    def _shared_weights(self):
-        # Not `value`, which mixed precision would round to half precision.
-        return [
-            tf.convert_to_tensor(variable._value)
-            for variable in self.network.trainable_variables
-        ]
 
     def _example_size(self):
         if self.encoder is not None:

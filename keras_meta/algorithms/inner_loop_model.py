@@ -14,6 +14,7 @@ from keras_meta import per_step_normalization
 from keras_meta import task_mapping as task_mapping_module
 from keras_meta.algorithms import network_copy
 from keras_meta.algorithms.base import EpisodicModel
+from keras_meta.algorithms.base import unscale
 from keras_meta.algorithms.query_metrics import QueryMetrics
 from keras_meta.update_rules.base import UpdateRule
 from keras_meta.update_rules.gradient_descent import GradientDescent
@@ -340,16 +341,8 @@ class InnerLoopModel(EpisodicModel):
             weights,
             inner_loop.network_state(self.network),
         )
-        if self.normalization_statistics in ("batch", "support"):
-            state = inner_loop.support_statistics(
-                self.network,
-                weights,
-                state,
-                task[episode.SUPPORT_X],
-                task.get(episode.SUPPORT_WEIGHT),
-            )
         return network_copy.copy_network(
-            self.network, task[episode.SUPPORT_X], weights, state
+            self.network, task, weights, state, self.normalization_statistics
         )
 
     def make_train_function(self, force=False):
@@ -404,9 +397,7 @@ class InnerLoopModel(EpisodicModel):
                 "it) whose `trainable` was changed since. Change it first, and "
                 "then make the model."
             )
-        # Not `value`, which mixed precision would round to half precision
-        # inside `model(x)`: small inner steps would be lost.
-        return [tf.convert_to_tensor(variable._value) for variable in variables]
+        return inner_loop.network_weights(self.network)
 
     def _tasks(self, x, y=None, sample_weight=None, training=False):
         """Returns the meta-batch as one structure, without what is absent."""
@@ -595,7 +586,7 @@ class InnerLoopModel(EpisodicModel):
         for metrics in self.query_metrics:
             if f"loss_{metrics.suffix}" in observations:
                 metrics.update_state(
-                    _unscale(observations[f"loss_{metrics.suffix}"]),
+                    unscale(observations[f"loss_{metrics.suffix}"]),
                     tf.nest.map_structure(first, y),
                     observations[f"predictions_{metrics.suffix}"],
                     tf.nest.map_structure(first, sample_weight),
@@ -613,7 +604,7 @@ class InnerLoopModel(EpisodicModel):
         diverged = ~tf.reduce_all(results["finite"])
         loss = tf.where(diverged, tf.constant(float("nan"), loss.dtype), loss)
         tasks = tf.shape(results["finite"])[0]
-        self._loss_tracker.update_state(_unscale(loss), sample_weight=tasks)
+        self._loss_tracker.update_state(unscale(loss), sample_weight=tasks)
 
     def _check_episode(self, x):
         super()._check_episode(x)
@@ -627,12 +618,14 @@ class InnerLoopModel(EpisodicModel):
 
     def _check_statistics(self, x, training=False):
         """Refuses batch statistics of a single example."""
-        statistics = self._statistics_used(training)
         used = {"frozen": [], "support": [episode.SUPPORT_X]}.get(
-            statistics, [episode.SUPPORT_X, episode.QUERY_X]
+            self._statistics_used(training),
+            [episode.SUPPORT_X, episode.QUERY_X],
         )
         normalization.check_example_counts(
-            self.network, statistics, {key: x[key] for key in used}
+            self.network,
+            self.normalization_statistics,
+            {key: x[key] for key in used},
         )
 
     def get_config(self):
@@ -674,9 +667,3 @@ def _check_reduction(name, losses):
                 "'sum_over_batch_size'. Received: a loss with reduction="
                 f"{reduction!r}. Scale the learning rate instead."
             )
-
-
-def _unscale(loss):
-    """Undoes Keras's division of a loss by the replicas of a strategy."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return loss * replicas if replicas > 1 else loss

@@ -58,11 +58,6 @@ class LinearHeadModel(EmbeddingModel):
         """Whether embeddings are divided by their lengths first."""
         return False
 
-    @property
-    def takes_integer_labels(self):
-        """Whether labels are class numbers, and not targets to regress."""
-        return not self.regression
-
     def features(self, embeddings):
         """Returns what the head takes of the embeddings.
 

@@ -110,11 +110,6 @@ class MatchingNetwork(MetricModel):
         if context_steps:
             self._add_context_layers(size)
 
-    @property
-    def takes_integer_labels(self):
-        """Whether labels are class numbers, and not targets to regress."""
-        return not self.regression
-
     def score(self, support, labels, weight, queries, training):
         if self.context_steps:
             support, queries = self._in_context(

@@ -1,19 +1,35 @@
 import keras
 
+from keras_meta import episode
+from keras_meta import inner_loop
 
-def copy_network(network, examples, weights, state):
-    """Returns a copy of a network with other weights.
+
+def copy_network(network, task, weights, state, normalization_statistics):
+    """Returns a copy of a network with the weights of one task.
+
+    Its batch normalization holds the statistics of the support set, also
+    where those of the batch at hand are used, which an ordinary Keras model
+    does not do in `predict()`.
 
     Args:
         network: A built `keras.Model`.
-        examples: Input of the network, to build a copy that does not know
-            the shape.
+        task: Dictionary with the support set of one task.
         weights: List of tensors, for `network.trainable_variables`.
         state: List of tensors, for `network.non_trainable_variables`.
+        normalization_statistics: String; see `keras_meta.MAML`.
 
     Returns:
         A `keras.Model`.
     """
+    examples = task[episode.SUPPORT_X]
+    if normalization_statistics in ("batch", "support"):
+        state = inner_loop.support_statistics(
+            network,
+            weights,
+            state,
+            examples,
+            task.get(episode.SUPPORT_WEIGHT),
+        )
     copy = keras.models.clone_model(network)
     if not copy.built:
         copy(examples)

@@ -86,13 +86,8 @@ class Pretraining:
         is_array = tf.nest.is_nested(x) or hasattr(x, "shape")
         if not is_array or episode.is_batch(x):
             super()._check_given(given, labeled)
-        elif labeled and given.get("y") is None:
-            raise ValueError(
-                "The labels must be given. Received: y=None. Pass `y`, or a "
-                "data set of `(x, y)`."
-            )
         else:
-            self._check_batch(x, given.get("y"), given.get("sample_weight"))
+            self._check_given_examples(given, labeled)
 
     def _check_batch(self, x, y=None, sample_weight=None):
         if episode.is_batch(x):

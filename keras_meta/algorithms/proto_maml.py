@@ -106,8 +106,7 @@ class ProtoMAML(UnrolledModel):
         return True
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
-        for one in tf.nest.flatten(loss):
-            class_labels.check_takes_logits(one)
+        class_labels.check_takes_logits(loss)
         super().compile(optimizer, loss, *args, **kwargs)
 
     def initial_weights(self, task, weights, training):

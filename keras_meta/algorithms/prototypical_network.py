@@ -1,11 +1,10 @@
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import distances
 from keras_meta.algorithms import dense_heads
-from keras_meta.algorithms.class_labels import class_shares
+from keras_meta.algorithms.class_labels import class_means
 from keras_meta.algorithms.metric_model import MetricModel
 
 
@@ -80,7 +79,7 @@ class PrototypicalNetwork(MetricModel):
         self.sharpness = sharpness
 
     def score(self, support, labels, weight, queries, training):
-        prototypes = _prototypes(support, labels, weight)
+        prototypes = class_means(support, labels, weight)
         return -self.sharpness * self.distance(queries, prototypes)
 
     def adapt(self, support_x, support_y, support_weight=None):
@@ -118,7 +117,7 @@ class PrototypicalNetwork(MetricModel):
         support, labels, weight = self._embed_support(
             support_x, support_y, support_weight
         )
-        prototypes = _prototypes(support, labels, weight)[0].numpy()
+        prototypes = class_means(support, labels, weight)[0].numpy()
         inputs, embeddings = dense_heads.copy_embedding(self.network)
         # Half precision would be too coarse for squares.
         dtype = self.variable_dtype
@@ -154,8 +153,3 @@ class PrototypicalNetwork(MetricModel):
             "distance": distances.serialize(self.distance),
             "sharpness": self.sharpness,
         }
-
-
-def _prototypes(support, labels, weight):
-    """Returns the class means of embeddings, `[tasks, ways, size]`."""
-    return tf.einsum("tsw,tsd->twd", class_shares(labels, weight), support)

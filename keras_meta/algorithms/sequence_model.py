@@ -33,10 +33,6 @@ class SequenceModel(AmortizedModel):
         self._check_length(support.shape[1])
         return super().answer(support, labels, weight, queries, training)
 
-    def _check_episode(self, x):
-        super()._check_episode(x)
-        self._check_length(tf.nest.flatten(x[episode.SUPPORT_X])[0].shape[1])
-
     def _check_batch(self, x, y=None, sample_weight=None):
         super()._check_batch(x, y, sample_weight)
         self._check_length(tf.nest.flatten(x[episode.SUPPORT_X])[0].shape[1])

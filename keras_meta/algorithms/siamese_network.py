@@ -359,13 +359,8 @@ class SiameseNetwork(MetricModel):
         is_array = tf.nest.is_nested(x) or hasattr(x, "shape")
         if not is_array or self._kind(x) == "episodes":
             super()._check_given(given, labeled)
-            return
-        if labeled and given.get("y") is None:
-            raise ValueError(
-                "The labels must be given. Received: y=None. Pass `y`, or a "
-                "data set of `(x, y)`."
-            )
-        self._check_batch(x, given.get("y"), given.get("sample_weight"))
+        else:
+            self._check_given_examples(given, labeled)
 
     def _check_batch(self, x, y=None, sample_weight=None):
         kind = self._kind(x)
