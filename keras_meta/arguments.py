@@ -108,3 +108,11 @@ def check_heads(heads, name, size):
             f"`{name}` must be a multiple of `heads`, and more than one of it. "
             f"Received: {name}={size} and heads={heads}."
         )
+
+
+def check_boolean(name, value):
+    """Raises a `ValueError` where `value` is not true or false."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(
+            f"`{name}` must be True or False. Received: {name}={value!r}."
+        )

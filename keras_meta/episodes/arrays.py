@@ -1,10 +1,5 @@
-import tensorflow as tf
-
-from keras_meta import arguments
-from keras_meta import episode
-from keras_meta.episodes import labeled_examples
-from keras_meta.episodes import meta_batches
-from keras_meta.episodes import random_streams
+from keras_meta.episodes.labeled_examples import LabeledExamples
+from keras_meta.episodes.sampled_episodes import sample_episodes
 
 
 def from_arrays(
@@ -16,6 +11,16 @@ def from_arrays(
     meta_batch_size=32,
     episodes=None,
     classes=None,
+    groups=None,
+    within=None,
+    class_odds="equal",
+    max_support=500,
+    quarter_turns=False,
+    mirrors=False,
+    augment_support=None,
+    augment_query=None,
+    first_episode=0,
+    shard=None,
     seed=0,
 ):
     """Makes few-shot classification episodes from labeled arrays.
@@ -28,22 +33,61 @@ def from_arrays(
     Episode number n is the same for the same data, settings and seed, on
     every run and in meta-batches of any size.
 
+    All sources share the arguments from `ways` on: `from_directory()`,
+    `from_zip()`, `from_tfds()`, `from_dataset()`, `from_records()`,
+    `from_text()` and `from_table()`.
+
+    Where `ways`, `shots` or `queries` are drawn, episodes are padded to the
+    largest size with examples that they have anyway, of weight 0, so that one
+    graph does for all. With `shots="imbalanced"` an episode is drawn as in
+    Meta-Dataset: each class gets support examples of a number of its own,
+    about in proportion to its size, and queries as many as `queries` or half
+    the smallest class.
+
     Args:
         x: Array or tensor `[examples, ...]`, or a nested structure of such.
             Images of dtype uint8 come out as float32 from 0 to 1, everything
             else as it is.
         y: Integer array `[examples]`, the class of each example. Any
             integers; gaps do not matter.
-        ways: Integer, the classes of an episode.
-        shots: Integer, the support examples of each class.
-        queries: Integer, the query examples of each class.
+        ways: Integer, the classes of an episode; or a pair, the fewest and
+            the most, to draw them for each episode.
+        shots: Integer, the support examples of each class; or a pair, to
+            draw them for each episode; or `"imbalanced"`.
+        queries: Integer, the query examples of each class; or a pair, to
+            draw them for each episode.
         meta_batch_size: Integer, the episodes of a meta-batch. Defaults to
             `32`.
         episodes: Integer, the number of episodes: a fixed list, the same on
             every pass, for evaluation. `None` (the default) means without
             end, for training, and `fit()` then needs `steps_per_epoch`.
         classes: Optional sequence of labels, the classes to draw from; such
-            as one part of a `keras_meta.episodes.class_split()`.
+            as one part of a `keras_meta.episodes.class_split()`. Where the
+            source names its classes and groups, these names do, too.
+        groups: Optional sequence, the group of each class in the order of
+            its label, or of each example: the alphabet of a character, say.
+            Slashes make a tree of them, `"mammal/dog"`.
+        within: `None` (the default) draws the ways of an episode from all
+            classes; `"group"` from those of one group; `"hierarchy"` from
+            those below one node of the tree, be it large or small. All groups
+            (or nodes of at least `ways` classes) are equally likely.
+        class_odds: `"equal"` (the default): all classes are equally likely;
+            `"examples"`: in proportion to their numbers of examples.
+        max_support: Integer, the most support examples of an episode with
+            `shots="imbalanced"`. Defaults to `500`.
+        quarter_turns: Boolean, whether images turned by 90, 180 and 270
+            degrees are classes of their own. Defaults to `False`.
+        mirrors: Boolean, whether mirrored images are. With both, a class
+            becomes eight. Defaults to `False`.
+        augment_support: Optional Keras layer, such as
+            `keras.layers.RandomRotation`, or function, called with the
+            support inputs of each task. Its random numbers are those of the
+            episode.
+        augment_query: The same for the queries.
+        first_episode: Integer, the number of the episode to begin with, to go
+            on where a run has stopped. Defaults to `0`.
+        shard: Optional pair `(index, count)`, for one of several workers: the
+            meta-batches `index`, `index + count` and so on.
         seed: Integer. Defaults to `0`.
 
     Returns:
@@ -51,6 +95,9 @@ def from_arrays(
         `support_x` `[tasks, ways * shots, ...]`, `support_y`
         `[tasks, ways * shots]` and `query_x` `[tasks, ways * queries, ...]`,
         and `y` the labels of the queries, int32 `[tasks, ways * queries]`.
+        Where sizes are drawn, `x` also has `support_weight`, and the data set
+        is one of `(x, y, sample_weight)`, 0 where padded. The mean of
+        `sample_weight` is 1 in each task.
 
     Raises:
         ValueError, TypeError: Where the arrays do not fit each other, or
@@ -65,76 +112,29 @@ def from_arrays(
         x, y, ways=5, shots=1, queries=15, meta_batch_size=4
     )
     ```
+
+    Reference:
+        - [Triantafillou et al., 2020](https://arxiv.org/abs/1903.03096), for
+          `shots="imbalanced"` and `within="hierarchy"`
+        - [Santoro et al., 2016](https://arxiv.org/abs/1605.06065), for
+          `quarter_turns`
     """
-    for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
-        arguments.check_positive_integer(name, value)
-    meta_batches.check_meta_batch_arguments(meta_batch_size, episodes, seed)
-    x = tf.nest.map_structure(tf.convert_to_tensor, x)
-    y = labeled_examples.labels_of(x, y)
-    # Integers of NumPy would make labels of their own dtype.
-    ways, shots, queries = int(ways), int(shots), int(queries)
-    table, counts = _class_table(y, classes, ways, shots + queries)
-
-    def make(first_episode, count):
-        chosen = _sample(
-            table, counts, ways, shots + queries, seed, first_episode, count
-        )
-        labels = tf.range(ways)[None, :, None]
-        support, query = chosen[..., :shots], chosen[..., shots:]
-        inputs = {
-            episode.SUPPORT_X: labeled_examples.gather(x, _merge(support)),
-            episode.SUPPORT_Y: _merge(tf.broadcast_to(labels, support.shape)),
-            episode.QUERY_X: labeled_examples.gather(x, _merge(query)),
-        }
-        return inputs, _merge(tf.broadcast_to(labels, query.shape))
-
-    return meta_batches.meta_batches(make, meta_batch_size, episodes)
-
-
-def _class_table(y, classes, ways, examples):
-    """Returns the table of the classes, if they suffice for an episode.
-
-    Returns:
-        A tuple of tensors: the positions `[classes, largest class]`, padded
-        with 0, and the number of examples of each class.
-    """
-    classes, table, counts = labeled_examples.class_table(y, classes)
-    if len(classes) < ways:
-        raise ValueError(
-            "`ways` must not exceed the number of classes. Received: "
-            f"ways={ways}, but there are {len(classes)} classes. Lower "
-            "`ways`, or add classes."
-        )
-    smallest = counts.argmin()
-    if counts[smallest] < examples:
-        raise ValueError(
-            "`shots + queries` must not exceed the smallest class. Received: "
-            f"shots + queries = {examples}, but class {classes[smallest]} has "
-            f"{counts[smallest]} examples. Lower `shots` or `queries`, or "
-            "leave the class out with `classes`."
-        )
-    return tf.constant(table), tf.constant(counts)
-
-
-def _sample(table, counts, ways, examples, seed, first_episode, episodes):
-    """Returns positions of examples, int32 `[episodes, ways, examples]`.
-
-    The largest few of random keys are a uniform draw without replacement,
-    in random order.
-    """
-    classes, largest = table.shape
-    keys = random_streams.integers(
-        seed, first_episode, episodes, classes + ways * largest
+    return sample_episodes(
+        LabeledExamples(x, y, groups),
+        ways,
+        shots,
+        queries,
+        meta_batch_size=meta_batch_size,
+        episodes=episodes,
+        classes=classes,
+        within=within,
+        class_odds=class_odds,
+        max_support=max_support,
+        quarter_turns=quarter_turns,
+        mirrors=mirrors,
+        augment_support=augment_support,
+        augment_query=augment_query,
+        first_episode=first_episode,
+        shard=shard,
+        seed=seed,
     )
-    chosen = tf.math.top_k(keys[:, :classes], ways).indices
-    example_keys = tf.reshape(keys[:, classes:], [-1, ways, largest])
-    padded = tf.range(largest) >= tf.gather(counts, chosen)[..., None]
-    example_keys = tf.where(padded, tf.int32.min, example_keys)
-    positions = tf.math.top_k(example_keys, examples).indices
-    return tf.gather(tf.gather(table, chosen), positions, batch_dims=2)
-
-
-def _merge(chosen):
-    """Joins the axes of ways and examples."""
-    shape = chosen.shape
-    return tf.reshape(chosen, [shape[0] or -1, shape[1] * shape[2]])

@@ -1,7 +1,67 @@
 """Labeled examples in memory: what is drawn from them, and the checks."""
 
+import hashlib
+
 import numpy as np
 import tensorflow as tf
+
+
+class LabeledExamples:
+    """Labeled examples in memory.
+
+    What episodes are drawn from, and the shape of all that they may be drawn
+    from: `labels`, `groups`, `class_names`, `name`, `gather()` and
+    `fingerprint()` are what others need to have.
+
+    Args:
+        x: Array or tensor `[examples, ...]`, or a nested structure of such.
+        y: Integers `[examples]`, the class of each example.
+        groups: Optional sequence of strings, the group of each class.
+        class_names: Optional sequence of strings, the name of each class.
+        name: String, what to call them in a protocol.
+    """
+
+    def __init__(self, x, y, groups=None, class_names=None, name="arrays"):
+        self.x = tf.nest.map_structure(tf.convert_to_tensor, x)
+        self.labels = labels_of(self.x, y)
+        self.groups = groups
+        self.class_names = class_names
+        self.name = name
+
+    def gather(self, positions):
+        """Returns the examples at these positions, as they are."""
+        return tf.nest.map_structure(
+            lambda leaf: tf.gather(leaf, positions), self.x
+        )
+
+    def fingerprint(self):
+        """Returns a hash of the examples and their labels, as a string."""
+        digest = hashlib.sha256()
+        for path, leaf in _paths(self.x):
+            array = leaf.numpy()
+            digest.update(f"{path} {array.dtype} {array.shape}".encode())
+            if array.dtype == object:
+                for text in array.ravel():
+                    digest.update(len(text).to_bytes(8, "little") + text)
+            else:
+                digest.update(np.ascontiguousarray(array).data)
+        digest.update(self.labels.astype("int64").tobytes())
+        return digest.hexdigest()
+
+
+def _paths(x):
+    """Returns pairs of the place of a leaf in a structure, and the leaf."""
+    if isinstance(x, dict):
+        pairs = sorted(x.items())
+    elif isinstance(x, (tuple, list)):
+        pairs = list(enumerate(x))
+    else:
+        return [("", x)]
+    return [
+        (f"{key}/{rest}", leaf)
+        for key, value in pairs
+        for rest, leaf in _paths(value)
+    ]
 
 
 def labels_of(x, y):
@@ -83,11 +143,13 @@ def gather(x, positions):
 
     Images of dtype uint8 come out as float32 from 0 to 1.
     """
+    return tf.nest.map_structure(
+        lambda leaf: to_float(tf.gather(leaf, positions)), x
+    )
 
-    def gather_leaf(leaf):
-        examples = tf.gather(leaf, positions)
-        if leaf.dtype == tf.uint8:
-            examples = tf.cast(examples, "float32") / 255.0
-        return examples
 
-    return tf.nest.map_structure(gather_leaf, x)
+def to_float(images):
+    """Returns images of dtype uint8 as float32 from 0 to 1, others as is."""
+    if images.dtype != tf.uint8:
+        return images
+    return tf.cast(images, "float32") / 255.0

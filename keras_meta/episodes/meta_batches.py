@@ -1,9 +1,42 @@
+import collections
+
+import numpy as np
 import tensorflow as tf
 
 from keras_meta import arguments
 
+# What keeps the episodes of a data set as they are.
+_KEEPS_EPISODES = (
+    "_CacheDataset",
+    "_OptionsDataset",
+    "_PrefetchDataset",
+    "_TakeDataset",
+)
 
-def meta_batches(make, meta_batch_size, episodes):
+Origin = collections.namedtuple(
+    "Origin",
+    ["made_by", "meta_batch_size", "episodes", "first_episode", "shard"],
+)
+Origin.__doc__ = """Where a data set of episodes comes from.
+
+Attributes:
+    made_by: What makes them by number: `make(first_episode, count)` and
+        `protocol`, a dictionary.
+    meta_batch_size: Integer.
+    episodes: Integer, or `None` where they have no end.
+    first_episode: Integer.
+    shard: Pair of integers, or `None`.
+"""
+
+
+def meta_batches(
+    make,
+    meta_batch_size,
+    episodes,
+    first_episode=0,
+    shard=None,
+    made_by=None,
+):
     """Returns a data set of meta-batches, made by number.
 
     Args:
@@ -12,25 +45,48 @@ def meta_batches(make, meta_batch_size, episodes):
         meta_batch_size: Integer, the episodes of a meta-batch.
         episodes: Integer, the number of episodes, the last meta-batch being
             smaller where it does not divide; or `None`, without end.
+        first_episode: Integer, the number of the first. Defaults to `0`.
+        shard: Optional pair `(index, count)`: meta-batch `index` of every
+            `count` ones.
+        made_by: Optional object for `origin_of()`.
 
     Returns:
         A `tf.data.Dataset`.
     """
+    size, first = int(meta_batch_size), int(first_episode)
+    index, workers = shard or (0, 1)
     if episodes is None:
-        starts = tf.data.Dataset.counter(0, meta_batch_size)
-        return _make_each(starts, make, meta_batch_size)
-    # Whole meta-batches keep their static shape; only the rest is odd.
-    rest = episodes % meta_batch_size
-    starts = tf.data.Dataset.range(0, episodes - rest, meta_batch_size)
-    dataset = _make_each(starts, make, meta_batch_size)
-    if not rest:
-        return dataset
-    last = tf.data.Dataset.range(episodes - rest, episodes, meta_batch_size)
-    last = _make_each(last, make, rest)
-    return dataset.concatenate(last) if episodes > rest else last
+        starts = tf.data.Dataset.counter(first + index * size, workers * size)
+        dataset = _make_each(starts, make, size)
+    else:
+        dataset = _fixed_list(make, size, int(episodes), first, index, workers)
+    # An attribute of an object of TensorFlow, but there is no other way to
+    # tell what a data set is made of.
+    dataset.keras_meta_origin = Origin(made_by, size, episodes, first, shard)
+    return dataset
 
 
-def check_meta_batch_arguments(meta_batch_size, episodes, seed):
+def origin_of(dataset):
+    """Returns the `Origin` of a data set, and whether it was changed since.
+
+    Returns:
+        A tuple `(origin, changed)`; `(None, False)` where the data set does
+        not come from this package.
+    """
+    changed = False
+    while dataset is not None:
+        origin = getattr(dataset, "keras_meta_origin", None)
+        if origin is not None:
+            return origin, changed
+        changed |= type(dataset).__name__ not in _KEEPS_EPISODES
+        inputs = getattr(dataset, "_inputs", tuple)()
+        dataset = inputs[0] if len(inputs) == 1 else None
+    return None, False
+
+
+def check_meta_batch_arguments(
+    meta_batch_size, episodes, seed, first_episode=0, shard=None
+):
     """Checks the arguments that all episode data sets share."""
     arguments.check_positive_integer("meta_batch_size", meta_batch_size)
     if episodes is not None:
@@ -38,6 +94,38 @@ def check_meta_batch_arguments(meta_batch_size, episodes, seed):
             "episodes", episodes, "Use `None` for endless episodes."
         )
     arguments.check_integer("seed", seed)
+    arguments.check_integer_from_zero("first_episode", first_episode)
+    if shard is None:
+        return
+    if np.ndim(shard) != 1 or len(shard) != 2:
+        raise ValueError(
+            "`shard` must be a pair, `(index, count)`. Received: "
+            f"shard={shard!r}."
+        )
+    arguments.check_integer_from_zero("shard[0]", shard[0])
+    arguments.check_positive_integer("shard[1]", shard[1])
+    batches = shard[1] if episodes is None else -(-episodes // meta_batch_size)
+    if shard[0] >= min(shard[1], batches):
+        raise ValueError(
+            "The index of a shard must be less than their count, and than the "
+            f"number of meta-batches. Received: shard={shard!r}"
+            f"{'' if episodes is None else f' of {batches} meta-batches'}."
+        )
+
+
+def _fixed_list(make, size, episodes, first, index, workers):
+    # Whole meta-batches keep their static shape; only the rest is odd.
+    rest = episodes % size
+    whole = episodes // size
+    starts = tf.data.Dataset.range(
+        first + index * size, first + whole * size, workers * size
+    )
+    dataset = _make_each(starts, make, size)
+    if not rest or whole % workers != index:
+        return dataset
+    last = first + whole * size
+    last = _make_each(tf.data.Dataset.range(last, last + 1), make, rest)
+    return dataset.concatenate(last) if index < whole else last
 
 
 def _make_each(starts, make, count):

@@ -30,22 +30,27 @@ def uniform(seed, first_episode, episodes, length):
     return _rows(numbers, episodes, length)
 
 
-def integers(seed, first_episode, episodes, length):
-    """Returns integers uniform over all of int32; see `uniform()`."""
+def integers(seed, first_episode, episodes, length, stream=0):
+    """Returns integers uniform over all of int32; see `uniform()`.
+
+    Args:
+        stream: Integer from 0. Streams of one seed have nothing in common.
+    """
     numbers = tf.raw_ops.StatelessRandomUniformFullIntV2(
-        **_stretch(seed, first_episode, episodes, length), dtype="int32"
+        **_stretch(seed, first_episode, episodes, length, stream),
+        dtype="int32",
     )
     return _rows(numbers, episodes, length)
 
 
-def _stretch(seed, first_episode, episodes, length):
+def _stretch(seed, first_episode, episodes, length, stream=0):
     counts = -(-int(length) // _NUMBERS_PER_COUNT)
     # Two's complement: negative seeds are streams of their own.
     key = tf.constant([int(seed) % 2**64], "uint64")
     counter = tf.stack(
         [
             tf.cast(first_episode, "uint64") * tf.constant(counts, "uint64"),
-            tf.constant(0, "uint64"),
+            tf.constant(stream, "uint64"),
         ]
     )
     shape = tf.stack([tf.cast(episodes, "int32"), counts * _NUMBERS_PER_COUNT])

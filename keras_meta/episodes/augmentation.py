@@ -1,0 +1,69 @@
+"""Keras preprocessing layers within episodes, each episode with its seed."""
+
+import keras
+import tensorflow as tf
+
+from keras_meta.episodes import random_streams
+
+
+def check_layer(name, layer):
+    """Raises a `TypeError` where it cannot be called."""
+    if layer is not None and not callable(layer):
+        raise TypeError(
+            f"`{name}` must be a Keras layer or a function of images. "
+            f"Received: {name}={layer!r}."
+        )
+
+
+def augment(layer, inputs, seed, first_episode, stream):
+    """Calls a layer on each task, its random numbers those of the episode.
+
+    The layer's own generators are left as they are, so that episode n is the
+    same in any meta-batch and after a resume.
+
+    Args:
+        layer: A Keras layer, or any function.
+        inputs: Nested structure of tensors `[tasks, examples, ...]`.
+        seed: Integer, of the episodes.
+        first_episode: Integer tensor, the number of the first episode.
+        stream: Integer above 0, another for each part of an episode.
+
+    Returns:
+        What the layer makes of `inputs`, with an axis of tasks.
+    """
+    if not isinstance(layer, keras.Layer):
+        return _each_task(lambda inputs: layer(inputs), (inputs,))
+    generators = [
+        variable
+        for variable in layer.variables
+        if variable.name == "seed_generator_state"
+    ]
+    tasks = tf.nest.flatten(inputs)[0].shape[0]
+    seeds = random_streams.integers(
+        seed, first_episode, tasks, 2 * max(len(generators), 1), stream
+    )
+    seeds = tf.bitcast(tf.reshape(seeds, [tasks, -1, 2]), "uint32")
+
+    def call(inputs, seeds):
+        states = [
+            (variable, tf.cast(seeds[index], variable.dtype))
+            for index, variable in enumerate(generators)
+        ]
+        with keras.StatelessScope(state_mapping=states):
+            return layer(inputs, training=True)
+
+    return _each_task(call, (inputs, seeds))
+
+
+def _each_task(function, arguments):
+    first = tf.nest.map_structure(lambda leaf: leaf[0], arguments)
+    trace = tf.function(function, autograph=False)
+    spec = trace.get_concrete_function(*first).structured_outputs
+    spec = tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), spec
+    )
+    return tf.map_fn(
+        lambda arguments: trace(*arguments),
+        arguments,
+        fn_output_signature=spec,
+    )

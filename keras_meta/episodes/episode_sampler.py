@@ -1,0 +1,406 @@
+"""Which classes and examples an episode holds, by its number."""
+
+import collections
+import numbers
+
+import numpy as np
+import tensorflow as tf
+
+from keras_meta import arguments
+from keras_meta.episodes import labeled_examples
+from keras_meta.episodes import random_streams
+
+# Of Meta-Dataset: no class counts for more support examples than this when
+# the size of a support set is drawn.
+_COUNTED_SHOTS = 100
+
+# How the support examples of a class are drawn there.
+IMBALANCED = "imbalanced"
+
+Drawn = collections.namedtuple(
+    "Drawn", ["positions", "labels", "weight", "variants"]
+)
+Drawn.__doc__ = """What was drawn for support or query sets.
+
+Attributes:
+    positions: Tensor `[tasks, examples]`, int32, the place of each example.
+    labels: Tensor `[tasks, examples]`, int32, its way.
+    weight: Tensor `[tasks, examples]`, float32, 0 where padded; `None` where
+        all episodes are of one size.
+    variants: Tensor `[tasks, examples]`, int32, which variant of the example
+        it is; `None` where there is one only.
+"""
+
+
+class EpisodeSampler:
+    """Draws the classes and examples of episodes, in the graph.
+
+    Classes are drawn from a pool: all of them, or those of one group, or of
+    one node of a tree. Padding repeats examples that the episode has anyway,
+    so that nothing that sees it (batch normalization, say) sees anything new.
+
+    Args:
+        labels: Integer array `[examples]`.
+        variants: Integer, how many classes each class stands for, told apart
+            by what is done to its examples.
+        Others: See `keras_meta.episodes.from_arrays()`.
+    """
+
+    def __init__(
+        self,
+        labels,
+        ways,
+        shots,
+        queries,
+        classes=None,
+        groups=None,
+        within=None,
+        class_odds="equal",
+        max_support=500,
+        variants=1,
+        seed=0,
+    ):
+        self.imbalanced = isinstance(shots, str) and shots == IMBALANCED
+        if self.imbalanced:
+            arguments.check_positive_integer("queries", queries)
+        self.ways = _limits("ways", ways)
+        self.shots = None if self.imbalanced else _limits("shots", shots)
+        self.queries = _limits("queries", queries)
+        arguments.check_choice("within", within, (None, "group", "hierarchy"))
+        arguments.check_choice("class_odds", class_odds, ("equal", "examples"))
+        arguments.check_positive_integer("max_support", max_support)
+        arguments.check_integer("seed", seed)
+        self.within = within
+        self.class_odds = class_odds
+        self.variants = variants
+        self.seed = int(seed)
+        self.classes, table, counts = labeled_examples.class_table(
+            labels, classes
+        )
+        self.total_classes = len(np.unique(labels))
+        pools = self._pools(labels, groups)
+        self._check_examples(counts)
+        # What no episode can have is not drawn.
+        most = max(map(len, pools))
+        self.ways = (self.ways[0], min(self.ways[1], most))
+        if self.imbalanced and max_support < self.ways[1]:
+            raise ValueError(
+                "`max_support` must be at least the number of ways, for one "
+                f"example of each. Received: max_support={max_support} for up "
+                f"to {self.ways[1]} ways."
+            )
+        self.max_support = int(max_support)
+        self.fixed = not self.imbalanced and all(
+            low == high for low, high in (self.ways, self.shots, self.queries)
+        )
+        self._table = tf.constant(table)
+        self._counts = tf.constant(counts)
+        self._pool_sizes = tf.constant([len(pool) for pool in pools], "int32")
+        self._pool_table = None
+        if len(pools) > 1:
+            self._pool_table = tf.ragged.constant(pools, dtype="int32")
+            self._pool_table = self._pool_table.to_tensor()
+        self._most_classes = most
+        self.pools = len(pools)
+
+    @property
+    def support_size(self):
+        """The most support examples of an episode."""
+        if self.imbalanced:
+            room = self.ways[1] * (self._table.shape[1] - 1)
+            return min(self.max_support, room)
+        return self.ways[1] * self.shots[1]
+
+    @property
+    def query_size(self):
+        """The most queries of an episode."""
+        return self.ways[1] * self.queries[1]
+
+    def sample(self, first_episode, episodes):
+        """Returns a pair of `Drawn`, of the support and of the query sets.
+
+        Args:
+            first_episode: Integer tensor, the number of the first episode.
+            episodes: Integer, how many episodes.
+        """
+        keys, example_keys, extra = self._numbers(first_episode, episodes)
+        chosen, available = self._draw_classes(keys, extra)
+        bases = chosen // self.variants
+        variants = None
+        if self.variants > 1:
+            variants = chosen % self.variants
+            # All variants of a class share one order of its examples, or one
+            # would show as a query what another has in its support set.
+            same = bases[:, :, None] == bases[:, None, :]
+            same = tf.cast(same, "int32")
+            first = tf.argmax(same, axis=-1, output_type="int32")
+            example_keys = tf.gather(example_keys, first, batch_dims=1)
+        places = self._draw_examples(bases, example_keys)
+        if self.fixed:
+            shots = self.shots[1]
+            return (
+                _whole(places[..., :shots], variants),
+                _whole(places[..., shots:], variants),
+            )
+        ways = self._draw(extra[:, 1], self.ways, available)
+        present = tf.range(self.ways[1]) < ways[:, None]
+        shots, queries = self._draw_sizes(extra[:, 2:], bases, present, ways)
+        column = tf.range(places.shape[2])
+        in_support = (column < shots[..., None]) & present[..., None]
+        last = (shots + queries)[..., None]
+        in_query = (column < last) & present[..., None] & ~in_support
+        support = _compact(places, variants, in_support, self.support_size)
+        query = _compact(places, variants, in_query, self.query_size)
+        # So that tasks of fewer queries count as much: the mean is 1.
+        weight = query.weight / tf.reduce_mean(
+            query.weight, axis=1, keepdims=True
+        )
+        return support, query._replace(weight=weight)
+
+    def _numbers(self, first_episode, episodes):
+        """Returns keys of classes and of examples, and what else is drawn."""
+        ways, largest = self.ways[1], self._table.shape[1]
+        own = self._most_classes + ways * largest
+        # The pool, the ways, the shots, the queries; the share of each class.
+        extra = 0 if self.fixed and self.pools == 1 else 4 + ways
+        row = random_streams.integers(
+            self.seed, first_episode, episodes, own + extra
+        )
+        example_keys = row[:, self._most_classes : own]
+        return (
+            row[:, : self._most_classes],
+            tf.reshape(example_keys, [-1, ways, largest]),
+            row[:, own:],
+        )
+
+    def _draw_classes(self, keys, extra):
+        """Returns classes `[tasks, ways]`, and how many there were."""
+        members, available = None, self._pool_sizes[:1]
+        if self.pools > 1:
+            pool = tf.math.floormod(extra[:, 0], self.pools)
+            members = tf.gather(self._pool_table, pool)
+            available = tf.gather(self._pool_sizes, pool)
+        if self.class_odds == "examples":
+            rows = members
+            if rows is None:
+                rows = tf.range(self._most_classes)[None]
+            counts = tf.gather(self._counts, rows // self.variants)
+            # Whoever comes first in a race in which a class of twice the
+            # examples is twice as fast. In float64 the last bit of a
+            # logarithm, which machines may differ in, decides nothing.
+            keys = tf.math.log(_unit(keys)) / tf.cast(counts, "float64")
+        if members is not None:
+            inside = tf.range(self._most_classes) < available[:, None]
+            keys = tf.where(inside, keys, keys.dtype.min)
+        # The largest few of random keys are a uniform draw without
+        # replacement, in random order.
+        chosen = tf.math.top_k(keys, self.ways[1]).indices
+        if members is not None:
+            chosen = tf.gather(members, chosen, batch_dims=1)
+        return chosen, available
+
+    def _draw_examples(self, bases, keys):
+        """Returns positions `[tasks, ways, examples]` in random order."""
+        largest = self._table.shape[1]
+        if self.imbalanced:
+            examples = min(largest, self.max_support + self.queries[1])
+        else:
+            examples = self.shots[1] + self.queries[1]
+        counts = tf.gather(self._counts, bases)[..., None]
+        keys = tf.where(tf.range(largest) < counts, keys, tf.int32.min)
+        order = tf.math.top_k(keys, examples).indices
+        return tf.gather(tf.gather(self._table, bases), order, batch_dims=2)
+
+    def _draw_sizes(self, extra, bases, present, ways):
+        """Returns the shots and the queries of each class, `[tasks, ways]`."""
+        if not self.imbalanced:
+            shots = self._draw(extra[:, 0], self.shots)
+            queries = self._draw(extra[:, 1], self.queries)
+            zeros = tf.zeros_like(bases)
+            return zeros + shots[:, None], zeros + queries[:, None]
+        present = tf.cast(present, "float64")
+        sizes = tf.cast(tf.gather(self._counts, bases), "float64")
+        smallest = tf.reduce_min(
+            tf.where(present > 0, sizes, np.inf), axis=1, keepdims=True
+        )
+        most = tf.constant(self.queries[1], "float64")
+        queries = tf.minimum(most, tf.floor(0.5 * smallest))
+        room = sizes - queries
+        wanted = tf.math.ceil(
+            _unit(extra[:, :1]) * tf.minimum(room, float(_COUNTED_SHOTS))
+        )
+        total = tf.reduce_sum(present * wanted, axis=1, keepdims=True)
+        total = tf.minimum(total, float(self.max_support))
+        # From half to twice the share that a class has by its size.
+        skew = tf.exp(np.log(4.0) * _unit(extra[:, 2:]) - np.log(2.0))
+        share = present * skew * sizes
+        share /= tf.reduce_sum(share, axis=1, keepdims=True)
+        left = total - tf.cast(ways, "float64")[:, None]
+        shots = tf.minimum(tf.floor(share * left) + 1, room)
+        queries = queries + tf.zeros_like(sizes)
+        return tf.cast(shots, "int32"), tf.cast(queries, "int32")
+
+    @staticmethod
+    def _draw(keys, limits, available=None):
+        """Returns integers between two limits, both included."""
+        low, high = limits
+        if available is not None:
+            high = tf.minimum(high, available)
+        return low + tf.math.floormod(keys, high - low + 1)
+
+    def _pools(self, labels, groups):
+        """Returns lists of classes to draw the ways of an episode from."""
+        count = len(self.classes) * self.variants
+        if self.within is None:
+            if count < self.ways[0]:
+                raise ValueError(
+                    "`ways` must not exceed the number of classes. Received: "
+                    f"ways={self.ways[0]}, but there are {count} classes. "
+                    "Lower `ways`, or add classes."
+                )
+            return [range(count)]
+        groups = groups_of(labels, groups, self.classes)
+        if groups is None:
+            raise ValueError(
+                "`groups` must name the group of each class, to draw episodes "
+                f"within one. Received: groups=None and within={self.within!r}."
+            )
+        members = collections.defaultdict(list)
+        for row, group in enumerate(groups):
+            nodes = [group]
+            if self.within == "hierarchy":
+                parts = group.split("/")
+                nodes = ["/".join(parts[:end]) for end in range(len(parts) + 1)]
+            for node in nodes:
+                first = row * self.variants
+                members[node].extend(range(first, first + self.variants))
+        small = {
+            name: len(pool)
+            for name, pool in sorted(members.items())
+            if len(pool) < self.ways[0]
+        }
+        if small and (self.within == "group" or len(small) == len(members)):
+            listed = [f"{name!r} has {size}" for name, size in small.items()]
+            raise ValueError(
+                "The groups must have at least `ways` classes. Received: "
+                f"ways={self.ways[0]}, but {', '.join(listed[:5])}"
+                f"{' and more' if len(listed) > 5 else ''}. Lower `ways`, or "
+                "leave these groups out with `classes`."
+            )
+        # A node of a single child has its classes, and would count twice.
+        pools = {tuple(p): None for name, p in sorted(members.items())}
+        return [list(pool) for pool in pools if len(pool) >= self.ways[0]]
+
+    def _check_examples(self, counts):
+        if self.imbalanced:
+            examples, what, advice = 2, "2, one to show and one to ask", ""
+        else:
+            examples = self.shots[1] + self.queries[1]
+            what = f"shots + queries = {examples}"
+            advice = "Lower `shots` or `queries`, or leave"
+        smallest = counts.argmin()
+        if counts[smallest] < examples:
+            raise ValueError(
+                "`shots + queries` must not exceed the smallest class. "
+                f"Received: {what}, but class {self.classes[smallest]} has "
+                f"{counts[smallest]} examples. {advice or 'Leave'} the class "
+                "out with `classes`."
+            )
+
+
+def groups_of(labels, groups, classes):
+    """Returns the groups of some classes, as a list of strings.
+
+    Args:
+        labels: Integer array `[examples]`.
+        groups: Sequence, the group of each class in the order of its label,
+            or of each example; or `None`.
+        classes: Integer array, sorted, some of the labels.
+    """
+    if groups is None:
+        return None
+    groups = np.asarray(groups).astype(str)
+    present, where, index = np.unique(
+        labels, return_index=True, return_inverse=True
+    )
+    if groups.shape == labels.shape and len(labels) > len(present):
+        for label, group in zip(present, groups[where]):
+            others = np.setdiff1d(groups[labels == label], [group])
+            if others.size:
+                raise ValueError(
+                    "A class must lie in one group. Received: class "
+                    f"{label}, which lies in the groups {group!r} and "
+                    f"{str(others[0])!r}. Number classes of one name in two "
+                    "groups apart."
+                )
+        groups = groups[where]
+    if groups.shape != present.shape:
+        raise ValueError(
+            "`groups` must name the group of each class, in the order of the "
+            f"labels, or of each example. Received: {groups.size} groups for "
+            f"{len(present)} classes and {len(labels)} examples."
+        )
+    return groups[np.searchsorted(present, classes)].tolist()
+
+
+def _limits(name, value):
+    """Returns the smallest and the largest of what is drawn."""
+    limits = value if isinstance(value, (tuple, list)) else (value, value)
+    advice = "A pair, the fewest and the most, draws them for each episode"
+    if name == "shots":
+        advice += f", and {IMBALANCED!r} for each class"
+    received = f"Received: {name}={value!r}. {advice}."
+    for limit in limits:
+        is_integer = isinstance(limit, numbers.Integral)
+        if len(limits) != 2 or not is_integer or isinstance(limit, bool):
+            limit = 0
+        if limit < 1:
+            raise ValueError(
+                f"`{name}` must be an integer of 1 or more. {received}"
+            )
+    if limits[0] > limits[1]:
+        raise ValueError(f"`{name}` must have the fewest first. {received}")
+    # Integers of NumPy would make labels of their own dtype.
+    return int(limits[0]), int(limits[1])
+
+
+def _unit(keys):
+    """Turns integers of 32 bits into numbers above 0 and up to 1."""
+    return (tf.cast(keys, "float64") + (2.0**31 + 1.0)) / 2.0**32
+
+
+def _whole(places, variants):
+    """Returns what was drawn, where nothing is padded."""
+    count, ways, examples = places.shape
+    labels = tf.broadcast_to(tf.range(ways)[None, :, None], places.shape)
+
+    def merge(values):
+        return tf.reshape(values, [count or -1, ways * examples])
+
+    if variants is not None:
+        variants = merge(tf.broadcast_to(variants[..., None], places.shape))
+    return Drawn(merge(places), merge(labels), None, variants)
+
+
+def _compact(places, variants, chosen, size):
+    """Moves what was drawn to the front, and repeats it as padding."""
+    count, ways, examples = places.shape
+
+    def merge(values):
+        return tf.reshape(values, [count or -1, ways * examples])
+
+    chosen = merge(chosen)
+    # Of equal values the first comes first, so that the order stays.
+    order = tf.math.top_k(tf.cast(chosen, "int32"), size).indices
+    counts = tf.reduce_sum(tf.cast(chosen, "int32"), axis=1, keepdims=True)
+    column = tf.range(size)[None]
+    order = tf.gather(order, column % counts, batch_dims=1)
+    labels = order // examples
+    if variants is not None:
+        variants = tf.gather(variants, labels, batch_dims=1)
+    return Drawn(
+        tf.gather(merge(places), order, batch_dims=1),
+        labels,
+        tf.cast(column < counts, "float32"),
+        variants,
+    )
