@@ -345,16 +345,15 @@ def groups_of(labels, groups, classes):
 
 def _limits(name, value):
     """Returns the smallest and the largest of what is drawn."""
-    limits = value if isinstance(value, (tuple, list)) else (value, value)
+    is_pair = isinstance(value, (tuple, list)) and len(value) == 2
+    limits = value if is_pair else (value, value)
     advice = "A pair, the fewest and the most, draws them for each episode"
     if name == "shots":
         advice += f", and {IMBALANCED!r} for each class"
     received = f"Received: {name}={value!r}. {advice}."
     for limit in limits:
         is_integer = isinstance(limit, numbers.Integral)
-        if len(limits) != 2 or not is_integer or isinstance(limit, bool):
-            limit = 0
-        if limit < 1:
+        if not is_integer or isinstance(limit, bool) or limit < 1:
             raise ValueError(
                 f"`{name}` must be an integer of 1 or more. {received}"
             )
