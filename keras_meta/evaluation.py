@@ -7,12 +7,21 @@ import numpy as np
 import tensorflow as tf
 
 from keras_meta import arguments
+from keras_meta.episodes.protocols import protocol_of
 
 
 class EpisodeEvaluation(
     collections.namedtuple(
         "EpisodeEvaluation",
-        ["metric", "mean", "interval", "count", "values", "steps"],
+        [
+            "metric",
+            "mean",
+            "interval",
+            "count",
+            "values",
+            "steps",
+            "protocol",
+        ],
     )
 ):
     """What `keras_meta.evaluate_episodes()` measured.
@@ -27,6 +36,9 @@ class EpisodeEvaluation(
         steps: List of `(mean, interval)` after 0, 1, ... inner steps, or
             after what `predictions_per_step()` of the model gives. The last
             is `(mean, interval)`.
+        protocol: String, what it was measured on: the source of the episodes,
+            the classes, ways, shots, queries and seed, and which statistics
+            batch normalization used.
     """
 
     __slots__ = ()
@@ -34,7 +46,8 @@ class EpisodeEvaluation(
     def __str__(self):
         return (
             f"{self.metric} {self.mean:.4f} ± {self.interval:.4f} "
-            f"(95 % interval over {self.count} episodes)"
+            f"(95 % interval over {self.count} episodes)\n"
+            f"on {self.protocol}"
         )
 
 
@@ -60,8 +73,9 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
 
     Returns:
         An `EpisodeEvaluation`, with the attributes `metric`, `mean`,
-        `interval` (half the width of the 95 % interval), `count`, `values`
-        and `steps`, the mean and interval after each inner step.
+        `interval` (half the width of the 95 % interval), `count`, `values`,
+        `steps`, the mean and interval after each inner step, and `protocol`,
+        which is printed with it.
 
     Raises:
         ValueError: Where the episodes are endless or there are none, or
@@ -85,6 +99,7 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
             "`keras_meta.episodes`, or with "
             "`tf.data.Dataset.from_tensors((x, y))`."
         )
+    protocol = _protocol(model, episodes)
     if steps is not None:
         arguments.check_positive_integer("steps", steps)
         episodes = episodes.take(steps)
@@ -132,8 +147,15 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
         )
     steps = [_mean_and_interval(step) for step in values]
     return EpisodeEvaluation(
-        name, *steps[-1], values.shape[1], values[-1], steps
+        name, *steps[-1], values.shape[1], values[-1], steps, protocol
     )
+
+
+def _protocol(model, episodes):
+    statistics = getattr(model, "normalization_statistics", None)
+    if statistics is None:
+        return protocol_of(episodes)
+    return f"{protocol_of(episodes)}, normalization statistics: {statistics}"
 
 
 def _resolve_metric(metric, labels, model):

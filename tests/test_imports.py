@@ -27,6 +27,7 @@ CORE = {
     "distances",
     "divergence",
     "episode",
+    "figures",
     "inner_loop",
     "losses",
     "metrics",

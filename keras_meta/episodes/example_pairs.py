@@ -130,7 +130,8 @@ def pairs(
         }
         return inputs, tf.cast(same, "int32")
 
-    return meta_batches.meta_batches(make, batch_size, pairs)
+    recipe = meta_batches.Recipe(make, {"source": "pairs", "seed": int(seed)})
+    return meta_batches.meta_batches(recipe, batch_size, pairs)
 
 
 def _check_classes(labels, counts):

@@ -23,19 +23,23 @@ def choose(quarter_turns, mirrors):
     return [*turns, *(4 + turn for turn in turns)] if mirrors else list(turns)
 
 
-def check_images(x, quarter_turns):
-    """Raises a `ValueError` where `x` is no tensor of images to turn."""
-    nested = tf.nest.is_nested(x)
-    if nested or x.shape.rank not in (3, 4):
-        shapes = tf.nest.map_structure(lambda leaf: str(leaf.shape), x)
+def check_images(spec, quarter_turns):
+    """Raises a `ValueError` where examples are no images to turn.
+
+    Args:
+        spec: The shapes and dtypes of an example.
+        quarter_turns: Boolean, whether they must be square.
+    """
+    if tf.nest.is_nested(spec) or spec.shape.rank not in (2, 3):
+        shapes = tf.nest.map_structure(lambda leaf: str(leaf.shape), spec)
         raise ValueError(
-            "Only images can be turned and mirrored, `[examples, height, "
-            f"width]` with or without channels. Received: x of shape {shapes}."
+            "Only images can be turned and mirrored, `[height, width]` with or "
+            f"without channels. Received: examples of shape {shapes}."
         )
-    if quarter_turns and x.shape[1] != x.shape[2]:
+    if quarter_turns and spec.shape[0] != spec.shape[1]:
         raise ValueError(
-            "Only square images can be turned by quarters. Received: x of "
-            f"shape {x.shape}. Resize them, or leave `quarter_turns` out."
+            "Only square images can be turned by quarters. Received: examples "
+            f"of shape {spec.shape}. Resize them, or leave `quarter_turns` out."
         )
 
 

@@ -10,8 +10,8 @@ class LabeledExamples:
     """Labeled examples in memory.
 
     What episodes are drawn from, and the shape of all that they may be drawn
-    from: `labels`, `groups`, `class_names`, `name`, `gather()` and
-    `fingerprint()` are what others need to have.
+    from: `labels`, `groups`, `class_names`, `name`, `element_spec`, `gather()`
+    and `fingerprint()` are what others need to have.
 
     Args:
         x: Array or tensor `[examples, ...]`, or a nested structure of such.
@@ -27,6 +27,13 @@ class LabeledExamples:
         self.groups = groups
         self.class_names = class_names
         self.name = name
+
+    @property
+    def element_spec(self):
+        """The shapes and dtypes of an example."""
+        return tf.nest.map_structure(
+            lambda leaf: tf.TensorSpec(leaf.shape[1:], leaf.dtype), self.x
+        )
 
     def gather(self, positions):
         """Returns the examples at these positions, as they are."""

@@ -13,56 +13,78 @@ _KEEPS_EPISODES = (
     "_TakeDataset",
 )
 
-Origin = collections.namedtuple(
-    "Origin",
-    ["made_by", "meta_batch_size", "episodes", "first_episode", "shard"],
-)
-Origin.__doc__ = """Where a data set of episodes comes from.
+Recipe = collections.namedtuple("Recipe", ["make", "protocol"])
+Recipe.__doc__ = """What makes episodes by their numbers.
 
 Attributes:
-    made_by: What makes them by number: `make(first_episode, count)` and
-        `protocol`, a dictionary.
-    meta_batch_size: Integer.
-    episodes: Integer, or `None` where they have no end.
-    first_episode: Integer.
-    shard: Pair of integers, or `None`.
+    make: Function `(first_episode, count)` that returns a meta-batch: the
+        episodes from number `first_episode` on.
+    protocol: Dictionary of strings and integers, what they are, to be printed
+        with a result.
 """
 
 
+class Origin(
+    collections.namedtuple(
+        "Origin",
+        ["recipe", "meta_batch_size", "episodes", "first_episode", "shard"],
+    )
+):
+    """Where a data set of episodes comes from.
+
+    Attributes:
+        recipe: A `Recipe`, or what has its attributes.
+        meta_batch_size: Integer.
+        episodes: Integer, or `None` where they have no end.
+        first_episode: Integer.
+        shard: Pair of integers, the index and the count.
+    """
+
+    __slots__ = ()
+
+    def starts(self):
+        """Returns pairs of the first number and the size of meta-batches."""
+        index, workers = self.shard
+        firsts = range(0, self.episodes, self.meta_batch_size)
+        return [
+            (
+                self.first_episode + first,
+                min(self.meta_batch_size, self.episodes - first),
+            )
+            for first in firsts[index::workers]
+        ]
+
+
 def meta_batches(
-    make,
-    meta_batch_size,
-    episodes,
-    first_episode=0,
-    shard=None,
-    made_by=None,
+    recipe, meta_batch_size, episodes, first_episode=0, shard=None
 ):
     """Returns a data set of meta-batches, made by number.
 
     Args:
-        make: Function `(first_episode, count)` that returns a meta-batch:
-            the episodes from number `first_episode` on.
+        recipe: A `Recipe`, or what has its attributes.
         meta_batch_size: Integer, the episodes of a meta-batch.
         episodes: Integer, the number of episodes, the last meta-batch being
             smaller where it does not divide; or `None`, without end.
         first_episode: Integer, the number of the first. Defaults to `0`.
         shard: Optional pair `(index, count)`: meta-batch `index` of every
             `count` ones.
-        made_by: Optional object for `origin_of()`.
 
     Returns:
         A `tf.data.Dataset`.
     """
     size, first = int(meta_batch_size), int(first_episode)
-    index, workers = shard or (0, 1)
+    episodes = None if episodes is None else int(episodes)
+    index, workers = shard = shard or (0, 1)
     if episodes is None:
         starts = tf.data.Dataset.counter(first + index * size, workers * size)
-        dataset = _make_each(starts, make, size)
+        dataset = _make_each(starts, recipe.make, size)
     else:
-        dataset = _fixed_list(make, size, int(episodes), first, index, workers)
+        dataset = _fixed_list(
+            recipe.make, size, episodes, first, index, workers
+        )
     # An attribute of an object of TensorFlow, but there is no other way to
     # tell what a data set is made of.
-    dataset.keras_meta_origin = Origin(made_by, size, episodes, first, shard)
+    dataset.keras_meta_origin = Origin(recipe, size, episodes, first, shard)
     return dataset
 
 

@@ -79,7 +79,14 @@ def sinusoids(
         return lambda x: height * tf.sin(speed * x - shift), x_range
 
     return _regression(
-        make_wave, parameters, shots, queries, meta_batch_size, episodes, seed
+        "sinusoids",
+        make_wave,
+        parameters,
+        shots,
+        queries,
+        meta_batch_size,
+        episodes,
+        seed,
     )
 
 
@@ -147,12 +154,26 @@ def harmonics(
         return wave, (middle - 2.0, middle + 2.0)
 
     return _regression(
-        make_wave, 6, shots, queries, meta_batch_size, episodes, seed
+        "harmonics",
+        make_wave,
+        6,
+        shots,
+        queries,
+        meta_batch_size,
+        episodes,
+        seed,
     )
 
 
 def _regression(
-    make_wave, parameters, shots, queries, meta_batch_size, episodes, seed
+    name,
+    make_wave,
+    parameters,
+    shots,
+    queries,
+    meta_batch_size,
+    episodes,
+    seed,
 ):
     """Makes a data set of the points of waves.
 
@@ -177,7 +198,9 @@ def _regression(
         }
         return inputs, values[:, shots:]
 
-    return meta_batches.meta_batches(make, meta_batch_size, episodes)
+    protocol = {"source": name, "points": shots, "query points": queries}
+    recipe = meta_batches.Recipe(make, {**protocol, "seed": int(seed)})
+    return meta_batches.meta_batches(recipe, meta_batch_size, episodes)
 
 
 def _scale(numbers, limits):

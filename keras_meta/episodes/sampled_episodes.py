@@ -2,6 +2,7 @@
 
 import collections
 
+import numpy as np
 import tensorflow as tf
 
 from keras_meta import arguments
@@ -11,13 +12,14 @@ from keras_meta.episodes import image_variants
 from keras_meta.episodes import labeled_examples
 from keras_meta.episodes import meta_batches
 from keras_meta.episodes.episode_sampler import EpisodeSampler
+from keras_meta.episodes.episode_sampler import groups_of
 
 # Random numbers of augmentation: none that classes were drawn with.
 _SUPPORT_STREAM, _QUERY_STREAM = 1, 2
 
 
 class SampledEpisodes:
-    """Makes episodes by their numbers.
+    """Makes episodes by their numbers; a `meta_batches.Recipe`.
 
     Args:
         examples: A `LabeledExamples`, or what has its attributes.
@@ -129,7 +131,7 @@ def sample_episodes(
     augmentation.check_layer("augment_support", augment_support)
     augmentation.check_layer("augment_query", augment_query)
     if quarter_turns or mirrors:
-        image_variants.check_images(examples.x, quarter_turns)
+        image_variants.check_images(examples.element_spec, quarter_turns)
     variants = image_variants.choose(quarter_turns, mirrors)
     sampler = EpisodeSampler(
         examples.labels,
@@ -148,12 +150,7 @@ def sample_episodes(
         examples, sampler, variants, augment_support, augment_query
     )
     return meta_batches.meta_batches(
-        sampled.make,
-        meta_batch_size,
-        episodes,
-        first_episode,
-        shard,
-        made_by=sampled,
+        sampled, meta_batch_size, episodes, first_episode, shard
     )
 
 
@@ -164,11 +161,7 @@ def numbers_of(classes, examples):
     classes = list(classes)
     if not any(isinstance(one, str) for one in classes):
         return classes
-    names = collections.defaultdict(set)
-    for number, name in enumerate(examples.class_names or ()):
-        names[name].add(number)
-    for number, group in enumerate(examples.groups or ()):
-        names[str(group)].add(number)
+    names = _names_of(examples)
     unknown = [name for name in classes if name not in names]
     if unknown:
         raise ValueError(
@@ -177,6 +170,21 @@ def numbers_of(classes, examples):
             f"{' and more' if len(names) > 20 else ''}."
         )
     return sorted(set().union(*(names[name] for name in classes)))
+
+
+def _names_of(examples):
+    """Returns the labels that each name of a class or group stands for."""
+    short, groups, full = (collections.defaultdict(set) for _ in range(3))
+    for label, name in enumerate(examples.class_names or ()):
+        short[name.split("/")[-1]].add(label)
+        full[name].add(label)
+    present = np.unique(examples.labels)
+    named = groups_of(examples.labels, examples.groups, present) or ()
+    for label, group in zip(present.tolist(), named):
+        groups[group].add(label)
+    # The name of a folder alone will do where no other has it.
+    short = {name: found for name, found in short.items() if len(found) == 1}
+    return {**short, **groups, **full}
 
 
 def _described(limits):

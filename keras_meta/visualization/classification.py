@@ -1,8 +1,7 @@
 import keras
 import numpy as np
 
-from keras_meta import episode
-from keras_meta.visualization.figures import figure_for
+from keras_meta.episodes.episode_pictures import draw_episode
 
 
 def plot_episode(model, episodes, task=0, queries=8, figure=None):
@@ -33,52 +32,13 @@ def plot_episode(model, episodes, task=0, queries=8, figure=None):
     figure.savefig("episode.png")
     ```
     """
-    x, y, _ = keras.utils.unpack_x_y_sample_weight(next(iter(episodes)))
+    batch = next(iter(episodes))
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
     answers = np.argmax(keras.ops.convert_to_numpy(model(x))[task], axis=-1)
-    support_y = np.asarray(x[episode.SUPPORT_Y][task])
-    query_y = np.asarray(y[task])
-    ways = np.unique(np.concatenate([support_y, query_y]))
-    shots = max(int(np.sum(support_y == way)) for way in ways)
-    queries = min(queries, max(int(np.sum(query_y == way)) for way in ways))
-
-    columns = shots + queries + 1
-    figure = figure_for(figure, 0.8 * columns, 0.95 * len(ways) + 0.6)
-    axes = figure.subplots(len(ways), columns, squeeze=False)
-    for axis in np.ravel(axes):
-        axis.axis("off")
-    for way, row in zip(ways, axes):
-        row[0].text(0.5, 0.5, f"{way}", ha="center", va="center", fontsize=16)
-        places = np.flatnonzero(support_y == way)
-        for axis, place in zip(row[1:], places):
-            _draw(axis, x[episode.SUPPORT_X][task][place], "0.4")
-        places = np.flatnonzero(query_y == way)[:queries]
-        for axis, place in zip(row[1 + shots :], places):
-            right = answers[place] == way
-            _draw(
-                axis,
-                x[episode.QUERY_X][task][place],
-                "tab:green" if right else "tab:red",
-                "" if right else f"took for {answers[place]}",
-            )
-    axes[0][0].set_title("way", fontsize=9)
-    axes[0][1].set_title("support", fontsize=9)
-    axes[0][1 + shots].set_title("queries", fontsize=9, loc="left")
-    accuracy = np.mean(answers == query_y)
+    figure = draw_episode(batch, task, queries, figure, answers)
+    right = np.sum(answers == np.asarray(y[task]))
     figure.suptitle(
-        f"{np.sum(answers == query_y)} of {len(query_y)} queries right "
-        f"({accuracy:.0%}), {queries * len(ways)} drawn",
+        f"{right} of {len(answers)} queries right ({right / len(answers):.0%})",
         fontsize=10,
     )
     return figure
-
-
-def _draw(axis, image, color, caption=""):
-    image = np.asarray(image)
-    axis.axis("on")
-    axis.imshow(np.squeeze(image), cmap="gray")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.set_xlabel(caption, fontsize=6, color=color, labelpad=1)
-    for spine in axis.spines.values():
-        spine.set_color(color)
-        spine.set_linewidth(2.5)

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 
 from keras_meta import episode
-from keras_meta.visualization.figures import figure_for
+from keras_meta.figures import figure_for
 
 
 def plot_regression(model, episodes, tasks=3, steps=(0, 1), figure=None):

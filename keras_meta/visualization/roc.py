@@ -1,4 +1,4 @@
-from keras_meta.visualization.figures import figure_for
+from keras_meta.figures import figure_for
 
 
 def plot_roc(calibration, figure=None):
