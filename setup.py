@@ -21,13 +21,17 @@ BEFORE_3_12 = "; python_version < '3.12'"
 # What `ruff format` makes of a file changes from one 0.x to the next.
 RUFF = "ruff>=0.17,<0.18"
 
+DATASETS = [
+    "tensorflow-datasets",
+    # What it needs, and needs Python 3.11 from 1.14 on. Where an index does
+    # not tell that, older releases of pip search without end.
+    "etils<1.14; python_version < '3.11'",
+    # What it needs to prepare a data set, and does not ask for.
+    "importlib_resources",
+]
+
 EXTRAS = {
-    "datasets": [
-        "tensorflow-datasets",
-        # What it needs, and needs Python 3.11 from 1.14 on. Where an index
-        # does not tell that, older releases of pip search without end.
-        "etils<1.14; python_version < '3.11'",
-    ],
+    "datasets": DATASETS,
     "rl": [
         requirement + BEFORE_3_12
         for requirement in (
@@ -40,7 +44,7 @@ EXTRAS = {
     "visualization": ["matplotlib"],
     # The API pages lay out signatures with ruff.
     "docs": ["mkdocs-material", "mkdocstrings[python]", RUFF],
-    "test": ["matplotlib", "pytest", "pytest-xdist", RUFF],
+    "test": [*DATASETS, "matplotlib", "pytest", "pytest-xdist", RUFF],
 }
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
 

@@ -245,8 +245,35 @@ def test_text_tells_the_metric_the_mean_the_interval_and_the_count():
     answers = np.repeat([[True], [False]], 3, axis=1)
     dataset = dataset_of(classification_batch(answers))
     result = keras_meta.evaluate_episodes(read_label, dataset)
-    expected = "accuracy 0.5000 ± 0.9800 (95 % interval over 2 episodes)"
-    assert str(result) == expected
+    assert str(result).splitlines() == [
+        "accuracy 0.5000 ± 0.9800 (95 % interval over 2 episodes)",
+        "on episodes of another source",
+    ]
+
+
+def test_text_tells_the_protocol():
+    dataset = keras_meta.episodes.from_arrays(
+        np.zeros((12, 3), "float32"),
+        np.arange(12) // 4,
+        ways=2,
+        shots=1,
+        queries=3,
+        episodes=4,
+        classes=[0, 2],
+        seed=5,
+    )
+    network = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
+    model = keras_meta.MAML(
+        network,
+        inner_loss=keras.losses.SparseCategoricalCrossentropy(True),
+        normalization_statistics="support",
+    )
+    result = keras_meta.evaluate_episodes(model, dataset, steps=1)
+    assert result.protocol == (
+        "arrays, 2 of 3 classes, 2 ways, 1 shot, 3 queries a class, seed 5, "
+        "normalization statistics: support"
+    )
+    assert str(result).endswith(f"episodes)\non {result.protocol}")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 from keras_meta.episodes.arrays import from_arrays
 from keras_meta.episodes.challenge_runs import one_shot_runs
 from keras_meta.episodes.class_splits import class_split
+from keras_meta.episodes.datasets import from_dataset
 from keras_meta.episodes.directories import from_directory
 from keras_meta.episodes.directories import from_zip
 from keras_meta.episodes.example_pairs import pairs
@@ -16,6 +17,9 @@ from keras_meta.episodes.ordinary_examples import pooled
 from keras_meta.episodes.records import from_records
 from keras_meta.episodes.regression import harmonics
 from keras_meta.episodes.regression import sinusoids
+from keras_meta.episodes.tables import from_table
+from keras_meta.episodes.texts import from_text
+from keras_meta.episodes.tfds_builders import from_tfds
 
 __all__ = [
     "class_split",
@@ -23,8 +27,12 @@ __all__ = [
     "examples",
     "freeze",
     "from_arrays",
+    "from_dataset",
     "from_directory",
     "from_records",
+    "from_table",
+    "from_text",
+    "from_tfds",
     "from_zip",
     "glyphs",
     "harmonics",

@@ -68,6 +68,7 @@ def _places(labels, weight, task, ways, most):
 
 
 def _draw(axis, example, color, caption=""):
+    example = np.asarray(example)
     axis.axis("on")
     if example.dtype.kind in "SO":
         text = example.item() if example.ndim == 0 else example.ravel()[0]

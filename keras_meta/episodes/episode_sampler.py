@@ -14,6 +14,12 @@ from keras_meta.episodes import random_streams
 # the size of a support set is drawn.
 _COUNTED_SHOTS = 100
 
+# Where there are so many times more classes than ways, random numbers are drawn
+# until there are enough that differ, and not one for each class. Of twice the
+# ways and some more, so few are the same that the chance of too few others is
+# less than 1e-27.
+_FEW, _SPARE = 16, 16
+
 # How the support examples of a class are drawn there.
 IMBALANCED = "imbalanced"
 
@@ -95,13 +101,21 @@ class EpisodeSampler:
         )
         self._table = tf.constant(table)
         self._counts = tf.constant(counts)
+        self._unequal = bool(np.any(counts != counts[0]))
         self._pool_sizes = tf.constant([len(pool) for pool in pools], "int32")
         self._pool_table = None
         if len(pools) > 1:
             self._pool_table = tf.ragged.constant(pools, dtype="int32")
             self._pool_table = self._pool_table.to_tensor()
-        self._most_classes = most
+        self._most_classes = self._class_keys = most
         self.pools = len(pools)
+        self._few = (
+            self.pools == 1
+            and class_odds == "equal"
+            and most >= _FEW * self.ways[1]
+        )
+        if self._few:
+            self._class_keys = 2 * self.ways[1] + _SPARE
 
     @property
     def support_size(self):
@@ -160,15 +174,15 @@ class EpisodeSampler:
     def _numbers(self, first_episode, episodes):
         """Returns keys of classes and of examples, and what else is drawn."""
         ways, largest = self.ways[1], self._table.shape[1]
-        own = self._most_classes + ways * largest
+        own = self._class_keys + ways * largest
         # The pool, the ways, the shots, the queries; the share of each class.
         extra = 0 if self.fixed and self.pools == 1 else 4 + ways
         row = random_streams.integers(
             self.seed, first_episode, episodes, own + extra
         )
-        example_keys = row[:, self._most_classes : own]
+        example_keys = row[:, self._class_keys : own]
         return (
-            row[:, : self._most_classes],
+            row[:, : self._class_keys],
             tf.reshape(example_keys, [-1, ways, largest]),
             row[:, own:],
         )
@@ -176,6 +190,8 @@ class EpisodeSampler:
     def _draw_classes(self, keys, extra):
         """Returns classes `[tasks, ways]`, and how many there were."""
         members, available = None, self._pool_sizes[:1]
+        if self._few:
+            return self._draw_few_classes(keys), available
         if self.pools > 1:
             pool = tf.math.floormod(extra[:, 0], self.pools)
             members = tf.gather(self._pool_table, pool)
@@ -199,6 +215,16 @@ class EpisodeSampler:
             chosen = tf.gather(members, chosen, batch_dims=1)
         return chosen, available
 
+    def _draw_few_classes(self, keys):
+        """Returns the first classes that differ from those before them."""
+        drawn = tf.math.floormod(keys, self._most_classes)
+        same = drawn[:, :, None] == drawn[:, None, :]
+        before = np.tri(self._class_keys, k=-1, dtype=bool)
+        again = tf.reduce_any(same & before, axis=-1)
+        # Of equal values the first comes first.
+        first = tf.math.top_k(tf.cast(~again, "int32"), self.ways[1]).indices
+        return tf.gather(drawn, first, batch_dims=1)
+
     def _draw_examples(self, bases, keys):
         """Returns positions `[tasks, ways, examples]` in random order."""
         largest = self._table.shape[1]
@@ -206,10 +232,12 @@ class EpisodeSampler:
             examples = min(largest, self.max_support + self.queries[1])
         else:
             examples = self.shots[1] + self.queries[1]
-        counts = tf.gather(self._counts, bases)[..., None]
-        keys = tf.where(tf.range(largest) < counts, keys, tf.int32.min)
+        if self._unequal:
+            counts = tf.gather(self._counts, bases)[..., None]
+            keys = tf.where(tf.range(largest) < counts, keys, tf.int32.min)
         order = tf.math.top_k(keys, examples).indices
-        return tf.gather(tf.gather(self._table, bases), order, batch_dims=2)
+        places = bases[..., None] * largest + order
+        return tf.gather(tf.reshape(self._table, [-1]), places)
 
     def _draw_sizes(self, extra, bases, present, ways):
         """Returns the shots and the queries of each class, `[tasks, ways]`."""

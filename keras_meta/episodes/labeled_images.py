@@ -267,10 +267,28 @@ def decode(content, name, channels, image_size=None):
         ) from error
     if image_size is None or tuple(image.shape[:2]) == tuple(image_size):
         return image.numpy()
-    shrinks = all(new <= old for new, old in zip(image_size, image.shape))
-    method = "area" if shrinks else "bilinear"
-    resized = tf.image.resize(image[None], image_size, method=method)[0]
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), "uint8").numpy()
+    return resize(image, image_size).numpy()
+
+
+def resize(image, image_size):
+    """Returns an image `[height, width, channels]` resized, uint8.
+
+    By the mean of an area where it shrinks, else bilinear; also in a graph,
+    where the size of the image may not be known yet.
+    """
+
+    def by(method):
+        resized = tf.image.resize(image[None], image_size, method)[0]
+        return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), "uint8")
+
+    if image.shape[:2].is_fully_defined():
+        shrinks = all(new <= old for new, old in zip(image_size, image.shape))
+        return by("area" if shrinks else "bilinear")
+    return tf.cond(
+        tf.reduce_all(tf.shape(image)[:2] >= image_size),
+        lambda: by("area"),
+        lambda: by("bilinear"),
+    )
 
 
 def _decode(content, channels):

@@ -7,7 +7,7 @@ from keras_meta import arguments
 
 # What keeps the episodes of a data set as they are.
 _KEEPS_EPISODES = (
-    "_CacheDataset",
+    "CacheDataset",
     "_OptionsDataset",
     "_PrefetchDataset",
     "_TakeDataset",
