@@ -399,14 +399,15 @@ def _unit(keys):
 def _whole(places, variants):
     """Returns what was drawn, where nothing is padded."""
     count, ways, examples = places.shape
-    labels = tf.broadcast_to(tf.range(ways)[None, :, None], places.shape)
 
     def merge(values):
-        return tf.reshape(values, [count or -1, ways * examples])
+        return tf.reshape(values, [count, ways * examples])
 
     if variants is not None:
         variants = merge(tf.broadcast_to(variants[..., None], places.shape))
-    return Drawn(merge(places), merge(labels), None, variants)
+    # A constant: to make it anew each time takes as long as all the rest.
+    labels = np.tile(np.repeat(np.arange(ways, dtype="int32"), examples), count)
+    return Drawn(merge(places), merge(tf.constant(labels)), None, variants)
 
 
 def _compact(places, variants, chosen, size):
@@ -414,7 +415,7 @@ def _compact(places, variants, chosen, size):
     count, ways, examples = places.shape
 
     def merge(values):
-        return tf.reshape(values, [count or -1, ways * examples])
+        return tf.reshape(values, [count, ways * examples])
 
     chosen = merge(chosen)
     # Of equal values the first comes first, so that the order stays.
