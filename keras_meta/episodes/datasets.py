@@ -1,6 +1,7 @@
 import tensorflow as tf
 
 from keras_meta.episodes import examples_in_memory
+from keras_meta.episodes.labeled_examples import LabeledExamples
 from keras_meta.episodes.sampled_episodes import sample_episodes
 
 _SAME_SHAPE = (
@@ -72,9 +73,7 @@ def from_dataset(
     x, y = examples_in_memory.read(
         dataset, _SAME_SHAPE, _is_batched(dataset), verbose
     )
-    examples = examples_in_memory.labeled(
-        x, y, groups, class_names, name="tf.data"
-    )
+    examples = LabeledExamples(x, y, groups, class_names, name="tf.data")
     return sample_episodes(examples, ways, shots, queries, **sampling)
 
 

@@ -287,7 +287,7 @@ class EpisodeSampler:
                     "Lower `ways`, or add classes."
                 )
             return [range(count)]
-        groups = groups_of(labels, groups, self.classes)
+        groups = labeled_examples.groups_of(labels, groups, self.classes)
         if groups is None:
             raise ValueError(
                 "`groups` must name the group of each class, to draw episodes "
@@ -334,41 +334,6 @@ class EpisodeSampler:
                 f"{counts[smallest]} examples. {advice or 'Leave'} the class "
                 "out with `classes`."
             )
-
-
-def groups_of(labels, groups, classes):
-    """Returns the groups of some classes, as a list of strings.
-
-    Args:
-        labels: Integer array `[examples]`.
-        groups: Sequence, the group of each class in the order of its label,
-            or of each example; or `None`.
-        classes: Integer array, sorted, some of the labels.
-    """
-    if groups is None:
-        return None
-    groups = np.asarray(groups).astype(str)
-    present, where, index = np.unique(
-        labels, return_index=True, return_inverse=True
-    )
-    if groups.shape == labels.shape and len(labels) > len(present):
-        for label, group in zip(present, groups[where]):
-            others = np.setdiff1d(groups[labels == label], [group])
-            if others.size:
-                raise ValueError(
-                    "A class must lie in one group. Received: class "
-                    f"{label}, which lies in the groups {group!r} and "
-                    f"{str(others[0])!r}. Number classes of one name in two "
-                    "groups apart."
-                )
-        groups = groups[where]
-    if groups.shape != present.shape:
-        raise ValueError(
-            "`groups` must name the group of each class, in the order of the "
-            f"labels, or of each example. Received: {groups.size} groups for "
-            f"{len(present)} classes and {len(labels)} examples."
-        )
-    return groups[np.searchsorted(present, classes)].tolist()
 
 
 def _limits(name, value):

@@ -3,8 +3,6 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_meta.episodes import labeled_examples
-from keras_meta.episodes.episode_sampler import groups_of
 from keras_meta.episodes.reading_progress import reading_progress
 
 # How many examples are read at once.
@@ -56,20 +54,3 @@ def join(batches, advice):
     return tf.nest.map_structure(
         lambda *leaves: np.concatenate(leaves), *batches
     )
-
-
-def labeled(x, y, groups=None, class_names=None, name="arrays"):
-    """Returns `LabeledExamples`; a class that lies in two groups is an error.
-
-    Args:
-        x: Structure of arrays `[examples, ...]`.
-        y: Integers `[examples]`.
-        groups: Optional sequence, the group of each class in the order of
-            its label, or of each example.
-        class_names: Optional list of strings.
-        name: String.
-    """
-    x = tf.nest.map_structure(tf.convert_to_tensor, x)
-    y = labeled_examples.labels_of(x, y)
-    groups = groups_of(y, groups, np.unique(y))
-    return labeled_examples.LabeledExamples(x, y, groups, class_names, name)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_meta import episode
 from keras_meta.episodes import meta_batches
 from keras_meta.episodes.episode_pictures import draw_episode
-from keras_meta.episodes.episode_sampler import groups_of
+from keras_meta.episodes.labeled_examples import groups_of
 from keras_meta.episodes.labeled_examples import labels_of
 from keras_meta.episodes.labeled_images import LabeledImages
 from keras_meta.episodes.labeled_images import image_folders

@@ -16,7 +16,8 @@ class LabeledExamples:
     Args:
         x: Array or tensor `[examples, ...]`, or a nested structure of such.
         y: Integers `[examples]`, the class of each example.
-        groups: Optional sequence of strings, the group of each class.
+        groups: Optional sequence, the group of each class in the order of its
+            label, or of each example.
         class_names: Optional sequence of strings, the name of each class.
         name: String, what to call them in a protocol.
     """
@@ -24,7 +25,7 @@ class LabeledExamples:
     def __init__(self, x, y, groups=None, class_names=None, name="arrays"):
         self.x = tf.nest.map_structure(tf.convert_to_tensor, x)
         self.labels = labels_of(self.x, y)
-        self.groups = groups
+        self.groups = groups_of(self.labels, groups)
         self.class_names = class_names
         self.name = name
 
@@ -129,6 +130,43 @@ def number_labels(labels):
     ]
     names, numbers = np.unique(texts, return_inverse=True)
     return numbers, names.tolist()
+
+
+def groups_of(labels, groups, classes=None):
+    """Returns the groups of some classes, as a list of strings.
+
+    Args:
+        labels: Integer array `[examples]`.
+        groups: Sequence, the group of each class in the order of its label,
+            or of each example; or `None`.
+        classes: Integer array, some of the labels; or `None`, all.
+    """
+    if groups is None:
+        return None
+    groups = np.asarray(groups).astype(str)
+    present, where, index = np.unique(
+        labels, return_index=True, return_inverse=True
+    )
+    if groups.shape == labels.shape and len(labels) > len(present):
+        for label, group in zip(present, groups[where]):
+            others = np.setdiff1d(groups[labels == label], [group])
+            if others.size:
+                raise ValueError(
+                    "A class must lie in one group. Received: class "
+                    f"{label}, which lies in the groups {group!r} and "
+                    f"{str(others[0])!r}. Number classes of one name in two "
+                    "groups apart."
+                )
+        groups = groups[where]
+    if groups.shape != present.shape:
+        raise ValueError(
+            "`groups` must name the group of each class, in the order of the "
+            f"labels, or of each example. Received: {groups.size} groups for "
+            f"{len(present)} classes and {len(labels)} examples."
+        )
+    if classes is not None:
+        groups = groups[np.searchsorted(present, classes)]
+    return groups.tolist()
 
 
 def class_table(y, classes=None):

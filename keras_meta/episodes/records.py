@@ -139,7 +139,7 @@ class RecordExamples:
                 f"{len(labels)} labels for {count} records."
             )
         self.labels = labeled_examples.labels_of(tf.zeros([count]), labels)
-        self.groups = groups
+        self.groups = labeled_examples.groups_of(self.labels, groups)
         self.class_names = names
         self.name = os.path.basename(self.files[0])
         if len(self.files) > 1:

@@ -12,7 +12,6 @@ from keras_meta.episodes import image_variants
 from keras_meta.episodes import labeled_examples
 from keras_meta.episodes import meta_batches
 from keras_meta.episodes.episode_sampler import EpisodeSampler
-from keras_meta.episodes.episode_sampler import groups_of
 
 # Random numbers of augmentation: none that classes were drawn with.
 _SUPPORT_STREAM, _QUERY_STREAM = 1, 2
@@ -179,8 +178,7 @@ def _names_of(examples):
         short[name.split("/")[-1]].add(label)
         full[name].add(label)
     present = np.unique(examples.labels)
-    named = groups_of(examples.labels, examples.groups, present) or ()
-    for label, group in zip(present.tolist(), named):
+    for label, group in zip(present.tolist(), examples.groups or ()):
         groups[group].add(label)
     # The name of a folder alone will do where no other has it.
     short = {name: found for name, found in short.items() if len(found) == 1}

@@ -1,8 +1,8 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_meta.episodes import examples_in_memory
 from keras_meta.episodes import labeled_examples
+from keras_meta.episodes.labeled_examples import LabeledExamples
 from keras_meta.episodes.sampled_episodes import sample_episodes
 
 
@@ -99,7 +99,7 @@ def from_table(
     labels, class_names = labeled_examples.number_labels(_whole(columns, label))
     shown = {name: columns[name] for name in shown}
     x = _stacked(shown) if encode is None else _encoded(shown, encode)
-    examples = examples_in_memory.labeled(
+    examples = LabeledExamples(
         x,
         labels,
         None if group is None else _whole(columns, group),

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_meta.episodes import examples_in_memory
 from keras_meta.episodes import labeled_examples
+from keras_meta.episodes.labeled_examples import LabeledExamples
 from keras_meta.episodes.reading_progress import reading_progress
 from keras_meta.episodes.sampled_episodes import sample_episodes
 
@@ -110,9 +111,7 @@ def from_text(
         ],
         _SAME_LENGTH,
     )
-    examples = examples_in_memory.labeled(
-        x, numbers, groups, class_names, name="texts"
-    )
+    examples = LabeledExamples(x, numbers, groups, class_names, name="texts")
     return sample_episodes(examples, ways, shots, queries, **sampling)
 
 

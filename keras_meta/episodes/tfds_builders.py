@@ -3,6 +3,7 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta.episodes import examples_in_memory
 from keras_meta.episodes import labeled_images
+from keras_meta.episodes.labeled_examples import LabeledExamples
 from keras_meta.episodes.sampled_episodes import sample_episodes
 
 
@@ -125,7 +126,7 @@ def from_tfds(
             f"{split!r}, where {(labels < 0).sum()} of {len(labels)} have "
             "none (-1). Choose another split."
         )
-    examples = examples_in_memory.labeled(
+    examples = LabeledExamples(
         x,
         labels,
         None if group is None else _group_names(features[group], groups),
