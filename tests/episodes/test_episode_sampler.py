@@ -146,6 +146,41 @@ def test_imbalanced_has_one_graph_for_all_sizes():
     assert x["query_x"].shape == (4, 8 * 5)
 
 
+def test_of_many_classes_each_is_as_likely_and_none_comes_twice():
+    labels = labels_of_sizes([3] * 90)
+    sampler = EpisodeSampler(labels, 5, 1, 2)
+    # So few numbers that this is not the way of few classes.
+    assert sampler._class_keys < 90
+    support, query = sample(sampler, count=5000)
+    classes = labels[support.positions]
+    assert np.all(np.diff(np.sort(classes, axis=1), axis=1) > 0)
+    np.testing.assert_array_equal(
+        labels[query.positions], np.repeat(classes, 2, axis=1)
+    )
+    for way in range(5):
+        check_uniform(np.bincount(classes[:, way], minlength=90))
+    # Which way comes first tells nothing of the next.
+    order = np.histogram2d(classes[:, 0], classes[:, 1], bins=[6, 6])[0]
+    share = np.full((6, 6), 15 * 15.0)
+    share[np.arange(6), np.arange(6)] = 15 * 14
+    expected = 5000 * share / (90 * 89)
+    assert np.sum((order - expected) ** 2 / expected) < 78
+
+
+def test_of_many_classes_it_is_the_first_that_differ():
+    labels = labels_of_sizes([3] * 90)
+    sampler = EpisodeSampler(labels, 5, 1, 2, seed=7)
+    support, _ = sample(sampler, count=200)
+    keys = sampler._numbers(tf.constant(0, "int64"), 200)[0].numpy()
+    again = 0
+    for row, positions in zip(keys, support.positions):
+        drawn = [int(key) % 90 for key in row]
+        first = list(dict.fromkeys(drawn))[:5]
+        assert labels[positions].tolist() == first
+        again += first != drawn[:5]
+    assert again > 10
+
+
 GROUPS = ["a", "a", "b", "b", "b", "c", "c", "c"]
 
 

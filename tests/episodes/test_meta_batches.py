@@ -56,6 +56,15 @@ def test_a_run_can_go_on_where_it_stopped():
     assert same(far, drawn(few_shot(1, 2, first_episode=10**9)))
 
 
+@pytest.mark.parametrize("threads", [1, 7])
+def test_the_number_of_threads_changes_nothing(threads):
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    options.threading.max_intra_op_parallelism = threads
+    expected = drawn(few_shot(3, 60))
+    assert same(drawn(few_shot(3, 60).with_options(options)), expected)
+
+
 def test_an_iterator_goes_on_from_a_checkpoint(tmp_path):
     dataset = few_shot(2, None)
     iterator = iter(dataset)
