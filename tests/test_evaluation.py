@@ -270,8 +270,8 @@ def test_text_tells_the_protocol():
     )
     result = keras_meta.evaluate_episodes(model, dataset, steps=1)
     assert result.protocol == (
-        "arrays, 2 of 3 classes, 2 ways, 1 shot, 3 queries a class, seed 5, "
-        "normalization statistics: support"
+        "arrays, 2 of 3 classes (hash c57132), 2 ways, 1 shot, 3 queries a "
+        "class, seed 5, normalization statistics: support"
     )
     assert str(result).endswith(f"episodes)\non {result.protocol}")
 

@@ -15,6 +15,36 @@ def check_layer(name, layer):
         )
 
 
+def prepare(name, layer, examples):
+    """Checks a layer with the examples it will get, and builds it.
+
+    Args:
+        name: String, the name of the argument.
+        layer: A Keras layer, a function, or `None`.
+        examples: A `LabeledExamples`, or what has its attributes.
+    """
+    if not isinstance(layer, keras.Layer):
+        return
+    leaves = tf.nest.flatten(examples.element_spec)
+    for part in layer._flatten_layers():
+        value_range = getattr(part, "value_range", None)
+        is_wide = value_range is not None and tuple(value_range) == (0, 255)
+        if is_wide and any(leaf.dtype == tf.uint8 for leaf in leaves):
+            raise ValueError(
+                f"`{name}` must take images from 0 to 1, as uint8 comes out. "
+                f"Received: the layer {part.name!r} with value_range=(0, 255). "
+                "Make it with `value_range=(0, 1)`."
+            )
+
+    def zeros(leaf):
+        dtype = "float32" if leaf.dtype == tf.uint8 else leaf.dtype
+        return tf.zeros([1, *leaf.shape], dtype)
+
+    # A layer that makes its generator or weights when it is built would make
+    # them within the graph of the pipeline.
+    layer(tf.nest.map_structure(zeros, examples.element_spec), training=True)
+
+
 def augment(layer, inputs, seed, first_episode, stream):
     """Calls a layer on each task, its random numbers those of the episode.
 

@@ -2,6 +2,7 @@ import tensorflow as tf
 
 from keras_meta.episodes import examples_in_memory
 from keras_meta.episodes.labeled_examples import LabeledExamples
+from keras_meta.episodes.sampled_episodes import check_sampling
 from keras_meta.episodes.sampled_episodes import sample_episodes
 
 _SAME_SHAPE = (
@@ -69,6 +70,7 @@ def from_dataset(
     )
     ```
     """
+    check_sampling(ways, shots, queries, sampling)
     _check(dataset)
     x, y = examples_in_memory.read(
         dataset, _SAME_SHAPE, _is_batched(dataset), verbose

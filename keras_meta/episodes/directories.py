@@ -2,6 +2,7 @@ import pathlib
 
 from keras_meta.episodes.labeled_examples import LabeledExamples
 from keras_meta.episodes.labeled_images import image_folders
+from keras_meta.episodes.sampled_episodes import check_sampling
 from keras_meta.episodes.sampled_episodes import sample_episodes
 
 
@@ -42,8 +43,8 @@ def from_directory(
         verbose: Boolean, whether to draw a progress bar where reading takes
             long. Defaults to `True`.
         **sampling: The other arguments of
-            `keras_meta.episodes.from_arrays()`. `classes` may also hold
-            names: of folders of classes, or of groups.
+            `keras_meta.episodes.from_arrays()`, but for `groups`. `classes`
+            may also hold names: of folders of classes, or of groups.
 
     Returns:
         A `tf.data.Dataset` as that of `keras_meta.episodes.from_arrays()`.
@@ -108,8 +109,8 @@ def from_zip(
             in.
         verbose: Boolean. Defaults to `True`.
         **sampling: The other arguments of
-            `keras_meta.episodes.from_arrays()`. `classes` may also hold
-            names: of folders of classes, or of groups.
+            `keras_meta.episodes.from_arrays()`, but for `groups`. `classes`
+            may also hold names: of folders of classes, or of groups.
 
     Returns:
         A `tf.data.Dataset` as that of `keras_meta.episodes.from_arrays()`.
@@ -147,6 +148,7 @@ def from_zip(
 
 
 def _from_image_folders(path, reading, ways, shots, queries, sampling):
+    check_sampling(ways, shots, queries, sampling)
     images = image_folders(path, *reading)
     examples = LabeledExamples(
         images.images, images.labels, images.groups, images.classes, path.name

@@ -22,6 +22,9 @@ _FEW, _SPARE = 16, 16
 
 # How the support examples of a class are drawn there.
 IMBALANCED = "imbalanced"
+# From which classes the ways of an episode come, and how likely they are.
+WITHIN = (None, "group", "hierarchy")
+CLASS_ODDS = ("equal", "examples")
 
 Drawn = collections.namedtuple(
     "Drawn", ["positions", "labels", "weight", "variants"]
@@ -66,21 +69,17 @@ class EpisodeSampler:
         variants=1,
         seed=0,
     ):
-        self.imbalanced = isinstance(shots, str) and shots == IMBALANCED
-        if self.imbalanced:
-            arguments.check_positive_integer("queries", queries)
-        self.ways = _limits("ways", ways)
-        self.shots = None if self.imbalanced else _limits("shots", shots)
-        self.queries = _limits("queries", queries)
-        arguments.check_choice("within", within, (None, "group", "hierarchy"))
-        arguments.check_choice("class_odds", class_odds, ("equal", "examples"))
-        arguments.check_positive_integer("max_support", max_support)
-        arguments.check_integer("seed", seed)
+        self.ways, self.shots, self.queries = check_sizes(
+            ways, shots, queries, max_support
+        )
+        self.imbalanced = self.shots is None
+        arguments.check_choice("within", within, WITHIN)
+        arguments.check_choice("class_odds", class_odds, CLASS_ODDS)
         self.within = within
         self.class_odds = class_odds
         self.variants = variants
         self.seed = int(seed)
-        self.classes, table, counts = labeled_examples.class_table(
+        self.classes, order, starts, counts = labeled_examples.class_table(
             labels, classes
         )
         self.total_classes = len(np.unique(labels))
@@ -99,7 +98,13 @@ class EpisodeSampler:
         self.fixed = not self.imbalanced and all(
             low == high for low, high in (self.ways, self.shots, self.queries)
         )
-        self._table = tf.constant(table)
+        self._order = tf.constant(order)
+        self._starts = tf.constant(starts)
+        self._largest = self._example_keys = int(counts.max())
+        if not self.imbalanced:
+            # Of larger classes a few numbers are drawn, as of many classes.
+            drawn = self.shots[1] + self.queries[1]
+            self._example_keys = min(self._largest, _FEW * drawn + _SPARE)
         self._counts = tf.constant(counts)
         self._unequal = bool(np.any(counts != counts[0]))
         self._pool_sizes = tf.constant([len(pool) for pool in pools], "int32")
@@ -121,14 +126,18 @@ class EpisodeSampler:
     def support_size(self):
         """The most support examples of an episode."""
         if self.imbalanced:
-            room = self.ways[1] * (self._table.shape[1] - 1)
+            room = self.ways[1] * (self._largest - 1)
             return min(self.max_support, room)
         return self.ways[1] * self.shots[1]
 
     @property
     def query_size(self):
         """The most queries of an episode."""
-        return self.ways[1] * self.queries[1]
+        queries = self.queries[1]
+        if self.imbalanced:
+            # Never more than half the smallest class of the episode.
+            queries = min(queries, self._largest // 2)
+        return self.ways[1] * queries
 
     def sample(self, first_episode, episodes):
         """Returns a pair of `Drawn`, of the support and of the query sets.
@@ -139,10 +148,9 @@ class EpisodeSampler:
         """
         keys, example_keys, extra = self._numbers(first_episode, episodes)
         chosen, available = self._draw_classes(keys, extra)
-        bases = chosen // self.variants
-        variants = None
+        bases, variants = chosen, None
         if self.variants > 1:
-            variants = chosen % self.variants
+            bases, variants = chosen // self.variants, chosen % self.variants
             # All variants of a class share one order of its examples, or one
             # would show as a query what another has in its support set.
             same = bases[:, :, None] == bases[:, None, :]
@@ -160,9 +168,11 @@ class EpisodeSampler:
         present = tf.range(self.ways[1]) < ways[:, None]
         shots, queries = self._draw_sizes(extra[:, 2:], bases, present, ways)
         column = tf.range(places.shape[2])
-        in_support = (column < shots[..., None]) & present[..., None]
+        # The queries first: in an episode all classes have as many, so that
+        # variants of one class, whose shots differ, still share none.
         last = (shots + queries)[..., None]
-        in_query = (column < last) & present[..., None] & ~in_support
+        in_query = (column < queries[..., None]) & present[..., None]
+        in_support = (column < last) & present[..., None] & ~in_query
         support = _compact(places, variants, in_support, self.support_size)
         query = _compact(places, variants, in_query, self.query_size)
         # So that tasks of fewer queries count as much: the mean is 1.
@@ -173,7 +183,7 @@ class EpisodeSampler:
 
     def _numbers(self, first_episode, episodes):
         """Returns keys of classes and of examples, and what else is drawn."""
-        ways, largest = self.ways[1], self._table.shape[1]
+        ways, largest = self.ways[1], self._example_keys
         own = self._class_keys + ways * largest
         # The pool, the ways, the shots, the queries; the share of each class.
         extra = 0 if self.fixed and self.pools == 1 else 4 + ways
@@ -218,16 +228,11 @@ class EpisodeSampler:
     def _draw_few_classes(self, keys):
         """Returns the first classes that differ from those before them."""
         drawn = tf.math.floormod(keys, self._most_classes)
-        same = drawn[:, :, None] == drawn[:, None, :]
-        before = np.tri(self._class_keys, k=-1, dtype=bool)
-        again = tf.reduce_any(same & before, axis=-1)
-        # Of equal values the first comes first.
-        first = tf.math.top_k(tf.cast(~again, "int32"), self.ways[1]).indices
-        return tf.gather(drawn, first, batch_dims=1)
+        return _first_different(drawn, self.ways[1])
 
     def _draw_examples(self, bases, keys):
         """Returns positions `[tasks, ways, examples]` in random order."""
-        largest = self._table.shape[1]
+        largest = self._example_keys
         if self.imbalanced:
             examples = min(largest, self.max_support + self.queries[1])
         else:
@@ -235,9 +240,19 @@ class EpisodeSampler:
         if self._unequal:
             counts = tf.gather(self._counts, bases)[..., None]
             keys = tf.where(tf.range(largest) < counts, keys, tf.int32.min)
+            # Where a class is larger than there are keys: see below.
         order = tf.math.top_k(keys, examples).indices
-        places = bases[..., None] * largest + order
-        return tf.gather(tf.reshape(self._table, [-1]), places)
+        if largest < self._largest:
+            counts = tf.gather(self._counts, bases)[..., None]
+            few = _first_different(
+                tf.math.floormod(keys[..., : 2 * examples + _SPARE], counts),
+                examples,
+            )
+            order = tf.where(counts > largest, few, order)
+        # What is beyond a class is never chosen; it must be in range alone.
+        order = tf.minimum(order, tf.gather(self._counts, bases)[..., None] - 1)
+        places = tf.gather(self._starts, bases)[..., None] + order
+        return tf.gather(self._order, places)
 
     def _draw_sizes(self, extra, bases, present, ways):
         """Returns the shots and the queries of each class, `[tasks, ways]`."""
@@ -336,6 +351,24 @@ class EpisodeSampler:
             )
 
 
+def check_sizes(ways, shots, queries, max_support):
+    """Checks the sizes of episodes; returns the fewest and the most of each.
+
+    Returns:
+        A tuple of pairs, of ways, shots and queries; that of the shots is
+        `None` where they are imbalanced.
+    """
+    arguments.check_positive_integer("max_support", max_support)
+    imbalanced = isinstance(shots, str) and shots == IMBALANCED
+    if imbalanced:
+        arguments.check_positive_integer("queries", queries)
+    return (
+        _limits("ways", ways),
+        None if imbalanced else _limits("shots", shots),
+        _limits("queries", queries),
+    )
+
+
 def _limits(name, value):
     """Returns the smallest and the largest of what is drawn."""
     is_pair = isinstance(value, (tuple, list)) and len(value) == 2
@@ -354,6 +387,16 @@ def _limits(name, value):
         raise ValueError(f"`{name}` must have the fewest first. {received}")
     # Integers of NumPy would make labels of their own dtype.
     return int(limits[0]), int(limits[1])
+
+
+def _first_different(drawn, count):
+    """Returns the first `count` numbers that differ, of the last axis."""
+    same = drawn[..., :, None] == drawn[..., None, :]
+    before = np.tri(drawn.shape[-1], k=-1, dtype=bool)
+    again = tf.reduce_any(same & before, axis=-1)
+    # Of equal values the first comes first.
+    first = tf.math.top_k(tf.cast(~again, "int32"), count).indices
+    return tf.gather(drawn, first, batch_dims=len(drawn.shape) - 1)
 
 
 def _unit(keys):

@@ -107,17 +107,19 @@ def pairs(
         )
     x = tf.nest.map_structure(tf.convert_to_tensor, x)
     y = labeled_examples.labels_of(x, y)
-    labels, table, counts = labeled_examples.class_table(y, classes)
+    labels, order, starts, counts = labeled_examples.class_table(y, classes)
     _check_classes(labels, counts)
     similar, similar_counts = np.zeros((len(labels), 1)), np.zeros(len(labels))
     if groups is not None:
         similar, similar_counts = _same_group(y, labels, groups)
     elif hard:
-        similar = _nearest(_class_means(x, table, counts, embed), neighbors)
+        similar = _nearest(
+            _class_means(x, order, starts, counts, embed), neighbors
+        )
         similar_counts = np.full(len(labels), similar.shape[1])
     tables = [
         tf.constant(array, "int32")
-        for array in (table, counts, similar, similar_counts)
+        for array in (order, starts, counts, similar, similar_counts)
     ]
 
     def make(first_pair, count):
@@ -148,7 +150,9 @@ def _check_classes(labels, counts):
         )
 
 
-def _sample(table, counts, similar, similar_counts, numbers, same, hard):
+def _sample(
+    order, starts, counts, similar, similar_counts, numbers, same, hard
+):
     """Returns the positions of the first and the second examples."""
 
     def choose(number, count):
@@ -163,7 +167,7 @@ def _sample(table, counts, similar, similar_counts, numbers, same, hard):
     of_class, of_example, of_other, of_second, is_hard, of_similar = tf.unstack(
         numbers, axis=1
     )
-    classes = tf.shape(table)[0]
+    classes = tf.shape(counts)[0]
     first_class = choose(of_class, classes)
     other_class = choose_another(of_second, first_class, classes)
     alike = tf.gather(similar_counts, first_class)
@@ -183,8 +187,8 @@ def _sample(table, counts, similar, similar_counts, numbers, same, hard):
         choose(of_other, tf.gather(counts, second_class)),
     )
     return (
-        tf.gather(tf.gather(table, first_class), first, batch_dims=1),
-        tf.gather(tf.gather(table, second_class), second, batch_dims=1),
+        tf.gather(order, tf.gather(starts, first_class) + first),
+        tf.gather(order, tf.gather(starts, second_class) + second),
     )
 
 
@@ -209,13 +213,14 @@ def _same_group(y, labels, groups):
     return similar, counts
 
 
-def _class_means(x, table, counts, embed):
+def _class_means(x, order, starts, counts, embed):
     """Returns the mean of each class, float32 `[classes, size]`."""
     means = []
-    for row, count in zip(table, counts):
+    for first, count in zip(starts, counts):
         total = 0.0
         for start in range(0, count, _CHUNK):
-            positions = row[start : min(start + _CHUNK, count)]
+            last = first + min(start + _CHUNK, count)
+            positions = order[first + start : last]
             examples = labeled_examples.gather(x, positions)
             values = examples if embed is None else embed(examples)
             total += _flat_sum(values)

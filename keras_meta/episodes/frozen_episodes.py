@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta import whole_files
 from keras_meta.episodes import meta_batches
+from keras_meta.episodes import protocols
 from keras_meta.episodes.episode_sampler import Drawn
 from keras_meta.episodes.sampled_episodes import SampledEpisodes
 
@@ -32,8 +33,9 @@ def freeze(episodes, path, examples=False):
             to `False`.
 
     Raises:
-        ValueError, TypeError: Where the episodes are endless, or cannot be
-            kept without their examples.
+        ValueError, TypeError: Where the episodes are endless, cannot be kept
+            without their examples, or where there is another file at the
+            path, which is no list of episodes.
 
     Example:
 
@@ -58,21 +60,22 @@ def freeze(episodes, path, examples=False):
             "data set. Make one with `episodes=600`."
         )
     arguments.check_boolean("examples", examples)
+    path = os.fspath(path)
+    _check_may_write(path)
     origin, changed = meta_batches.origin_of(episodes)
-    header = {"format": _FORMAT, "version": _VERSION, "protocol": {}}
-    if origin is not None:
-        header["protocol"] = {**origin.recipe.protocol}
-        if changed:
-            header["protocol"]["changed"] = "by the pipeline"
+    header = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "protocol": protocols.details_of(episodes),
+    }
     if examples:
-        arrays, structure = _examples_of(episodes)
-        header["structure"] = structure
+        arrays, header["structure"], header["dtypes"] = _examples_of(episodes)
     else:
         recipe = _recipe_to_draw(episodes, origin, changed)
         arrays = _drawn_by(recipe, origin)
         header["variants"] = recipe.variants
         header["fingerprint"] = recipe.examples.fingerprint()
-    with whole_files.writing(os.fspath(path)) as file:
+    with whole_files.writing(path) as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
 
 
@@ -113,7 +116,17 @@ def load_frozen(path, source=None, meta_batch_size=32):
     header, arrays = _read(path)
     protocol = {**header["protocol"], "frozen in": os.path.basename(path)}
     if "structure" in header:
-        parts = tf.nest.map_structure(tf.constant, arrays)
+        if source is not None:
+            raise ValueError(
+                "`source` must be left out where the file holds the examples. "
+                f"Received: source={source} for {path}."
+            )
+        parts = {
+            name: tf.bitcast(tf.constant(array), header["dtypes"][name])
+            if name in header["dtypes"]
+            else tf.constant(array)
+            for name, array in arrays.items()
+        }
         count = tf.nest.flatten(parts)[0].shape[0]
         make = _make_of_examples(_build(header["structure"], parts))
     else:
@@ -123,13 +136,13 @@ def load_frozen(path, source=None, meta_batch_size=32):
         drawn = [_drawn_from(arrays, part) for part in _PARTS]
         count = drawn[0].positions.shape[0]
         make = _make_of_drawn(sampled, drawn)
-    recipe = meta_batches.Recipe(make, protocol)
+    recipe = meta_batches.Recipe(make, protocol, is_list=True)
     return meta_batches.meta_batches(recipe, meta_batch_size, count)
 
 
 def _recipe_to_draw(episodes, origin, changed):
     whole = origin is not None and origin.episodes is not None
-    if whole and len(origin.starts()) != episodes.cardinality():
+    if not whole or len(origin.starts()) != episodes.cardinality():
         changed = True
     recipe = None if origin is None or changed else origin.recipe
     if not isinstance(recipe, SampledEpisodes) or recipe.sampler is None:
@@ -165,7 +178,12 @@ def _drawn_by(recipe, origin):
 
 
 def _examples_of(episodes):
-    """Returns all leaves of all episodes by name, and their structure."""
+    """Returns all leaves of all episodes by name, and what they make up.
+
+    Returns:
+        A tuple of the arrays by name, their structure, and the dtypes of those
+        that are kept as another.
+    """
     batches = [
         [np.asarray(leaf) for leaf in tf.nest.flatten(batch)]
         for batch in episodes
@@ -184,11 +202,21 @@ def _examples_of(episodes):
         f"leaf{number}": np.concatenate(leaves)
         for number, leaves in enumerate(zip(*batches))
     }
+    dtypes = {}
     for name, array in arrays.items():
         if array.dtype == object:
             # Text; no file of arrays holds Python's objects.
             arrays[name] = array.astype("S")
-    return arrays, structure
+            if np.any(arrays[name] != array):
+                raise ValueError(
+                    "Text must not end in a null character to be kept. "
+                    "Received: text that does."
+                )
+        elif array.dtype.name == "bfloat16":
+            # NumPy does not know it.
+            dtypes[name] = array.dtype.name
+            arrays[name] = array.view("uint16")
+    return arrays, structure, dtypes
 
 
 def _described(structure):
@@ -206,6 +234,23 @@ def _build(structure, leaves):
     if isinstance(structure, list):
         return tuple(_build(part, leaves) for part in structure)
     return leaves[structure]
+
+
+def _check_may_write(path):
+    if os.path.isdir(path):
+        raise ValueError(
+            "`path` must be a file to write. Received: "
+            f"{path}, which is a folder."
+        )
+    if os.path.exists(path):
+        try:
+            _read(path)
+        except ValueError as error:
+            raise ValueError(
+                "`path` must be a new file, or a list of episodes to replace. "
+                f"Received: {path}, which is another file. Remove it, or name "
+                "another."
+            ) from error
 
 
 def _read(path):

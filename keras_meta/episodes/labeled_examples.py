@@ -18,7 +18,8 @@ class LabeledExamples:
         y: Integers `[examples]`, the class of each example.
         groups: Optional sequence, the group of each class in the order of its
             label, or of each example.
-        class_names: Optional sequence of strings, the name of each class.
+        class_names: Optional sequence of strings, where number `i` is the
+            name of class `i`.
         name: String, what to call them in a protocol.
     """
 
@@ -26,6 +27,7 @@ class LabeledExamples:
         self.x = tf.nest.map_structure(tf.convert_to_tensor, x)
         self.labels = labels_of(self.x, y)
         self.groups = groups_of(self.labels, groups)
+        check_class_names(self.labels, class_names)
         self.class_names = class_names
         self.name = name
 
@@ -52,7 +54,7 @@ class LabeledExamples:
                 for text in array.ravel():
                     digest.update(len(text).to_bytes(8, "little") + text)
             else:
-                digest.update(np.ascontiguousarray(array).data)
+                digest.update(array.tobytes())
         digest.update(self.labels.astype("int64").tobytes())
         return digest.hexdigest()
 
@@ -105,9 +107,22 @@ def labels_of(x, y):
         if length != len(y):
             raise ValueError(
                 "`x` and `y` must have the same number of examples. "
-                f"Received: x of shape {leaf.shape} and y of length {len(y)}."
+                f"Received: x of shape {leaf.shape} and y of length {len(y)}. "
+                "A list of examples is made one array with `np.stack(x)`."
             )
     return y
+
+
+def check_class_names(labels, class_names):
+    """Raises a `ValueError` where there is a class without a name."""
+    if class_names is None:
+        return
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise ValueError(
+            "`class_names` must hold the names of the classes 0, 1, 2 and so "
+            f"on, up to the largest label. Received: {len(class_names)} names "
+            f"for labels from {labels.min()} to {labels.max()}."
+        )
 
 
 def number_labels(labels):
@@ -143,21 +158,27 @@ def groups_of(labels, groups, classes=None):
     """
     if groups is None:
         return None
+    if any(group is None for group in groups):
+        raise ValueError(
+            "Every class must have a group. Received: groups with None among "
+            "them."
+        )
     groups = np.asarray(groups).astype(str)
     present, where, index = np.unique(
         labels, return_index=True, return_inverse=True
     )
     if groups.shape == labels.shape and len(labels) > len(present):
-        for label, group in zip(present, groups[where]):
-            others = np.setdiff1d(groups[labels == label], [group])
-            if others.size:
-                raise ValueError(
-                    "A class must lie in one group. Received: class "
-                    f"{label}, which lies in the groups {group!r} and "
-                    f"{str(others[0])!r}. Number classes of one name in two "
-                    "groups apart."
-                )
-        groups = groups[where]
+        first = groups[where]
+        (others,) = np.nonzero(groups != first[index])
+        if others.size:
+            other = others[labels[others].argmin()]
+            raise ValueError(
+                "A class must lie in one group. Received: class "
+                f"{labels[other]}, which lies in the groups "
+                f"{str(first[index[other]])!r} and {str(groups[other])!r}. "
+                "Number classes of one name in two groups apart."
+            )
+        groups = first
     if groups.shape != present.shape:
         raise ValueError(
             "`groups` must name the group of each class, in the order of the "
@@ -178,8 +199,8 @@ def class_table(y, classes=None):
 
     Returns:
         A tuple of arrays: the labels of the classes, sorted; the positions of
-        their examples, int32 `[classes, largest class]`, padded with 0; and
-        their numbers of examples, int32.
+        all examples, class after class, int32 `[examples]`; where in these
+        those of each class start; and their numbers of examples, int32.
     """
     present, counts = np.unique(y, return_counts=True)
     if classes is None:
@@ -197,12 +218,14 @@ def class_table(y, classes=None):
             f"that do not: {absent[:10].tolist()}."
         )
     counts = counts[np.searchsorted(present, classes)]
-    table = np.zeros((len(classes), counts.max(initial=0)), "int32")
     order = np.argsort(y, kind="stable")
     starts = np.searchsorted(y[order], classes)
-    for row, (start, count) in enumerate(zip(starts, counts)):
-        table[row, :count] = order[start : start + count]
-    return classes, table, counts.astype("int32")
+    return (
+        classes,
+        order.astype("int32"),
+        starts.astype("int32"),
+        counts.astype("int32"),
+    )
 
 
 def gather(x, positions):

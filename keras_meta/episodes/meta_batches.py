@@ -13,7 +13,11 @@ _KEEPS_EPISODES = (
     "_TakeDataset",
 )
 
-Recipe = collections.namedtuple("Recipe", ["make", "protocol"])
+Recipe = collections.namedtuple(
+    "Recipe",
+    ["make", "protocol", "mixing_depth", "is_list"],
+    defaults=(0, False),
+)
 Recipe.__doc__ = """What makes episodes by their numbers.
 
 Attributes:
@@ -21,6 +25,8 @@ Attributes:
         episodes from number `first_episode` on.
     protocol: Dictionary of strings and integers, what they are, to be printed
         with a result.
+    mixing_depth: Integer, how many mixtures lie within each other.
+    is_list: Boolean, whether there is an end to them.
 """
 
 

@@ -6,6 +6,9 @@ from keras_meta.episodes import meta_batches
 from keras_meta.episodes import protocols
 from keras_meta.episodes import random_streams
 
+# Random numbers that neither draw classes nor augment.
+_STREAM = 2
+
 
 def mixed(
     datasets,
@@ -63,6 +66,8 @@ def mixed(
         meta_batch_size, episodes, seed, first_episode, shard
     )
     recipes = [recipe_of(dataset) for dataset in datasets]
+    # A mixture of mixtures must not draw twice with the same numbers.
+    depth = 1 + max((_depth_of(recipe) for recipe in recipes), default=0)
     if not recipes:
         raise ValueError(
             "There must be at least one data set to mix. Received: none."
@@ -75,7 +80,9 @@ def mixed(
                 "The episodes of all data sets must have the same parts, "
                 f"shapes and dtypes. Received: {specs[0]} and, of data set "
                 f"{number}, {spec}. Make them with the same ways, shots and "
-                "queries, and examples of the same shape."
+                "queries, and examples of the same shape. Ways that are drawn "
+                "are cut to the classes there are: draw no more than the "
+                "smallest source has."
             )
 
     def make_one(arguments):
@@ -85,7 +92,9 @@ def mixed(
         return tf.nest.map_structure(lambda leaf: leaf[0], batch)
 
     def make(first_episode, count):
-        draws = random_streams.integers(seed, first_episode, count, 1)
+        draws = random_streams.integers(
+            seed, first_episode, count, 1, stream=_STREAM + depth
+        )
         chosen = tf.searchsorted(limits, draws[:, 0], side="right")
         numbers = first_episode + tf.range(count, dtype="int64")
         return tf.map_fn(
@@ -100,7 +109,7 @@ def mixed(
         "seed": int(seed),
     }
     return meta_batches.meta_batches(
-        meta_batches.Recipe(make, protocol),
+        meta_batches.Recipe(make, protocol, mixing_depth=depth),
         meta_batch_size,
         episodes,
         first_episode,
@@ -122,7 +131,16 @@ def recipe_of(dataset):
             "`keras_meta.episodes` and not be changed by `map()` or its like. "
             f"Received: {dataset}. Change the result instead."
         )
+    if getattr(origin.recipe, "is_list", False):
+        raise ValueError(
+            "Only sources that can make any episode can be mixed. Received: a "
+            "frozen list. Use the source it was drawn from."
+        )
     return origin.recipe
+
+
+def _depth_of(recipe):
+    return getattr(recipe, "mixing_depth", 0)
 
 
 def _limits(weights, count):

@@ -54,7 +54,7 @@ def examples(x, y, classes=None, held_out=None, batch_size=64, seed=0):
     held_out = np.unique(np.asarray([] if held_out is None else held_out))
     if classes is None:
         classes = np.setdiff1d(y, held_out)
-    classes, _, _ = labeled_examples.class_table(y, classes)
+    classes, *_ = labeled_examples.class_table(y, classes)
     both = np.intersect1d(classes, held_out)
     if both.size:
         raise ValueError(

@@ -21,9 +21,15 @@ _WORDS = {
 
 def protocol_of(episodes):
     """Returns what is known of a data set of episodes, as a string."""
+    protocol = details_of(episodes)
+    return in_words(protocol) if protocol else "episodes of another source"
+
+
+def details_of(episodes):
+    """Returns what is known of a data set of episodes, as a dictionary."""
     origin, changed = meta_batches.origin_of(episodes)
     if origin is None:
-        return "episodes of another source"
+        return {}
     protocol = {**origin.recipe.protocol}
     first, shard = origin.first_episode, origin.shard
     if first:
@@ -32,7 +38,7 @@ def protocol_of(episodes):
         protocol["shard"] = f"{shard[0]} of {shard[1]}"
     if changed:
         protocol["changed"] = "by the pipeline"
-    return in_words(protocol)
+    return protocol
 
 
 def in_words(protocol):

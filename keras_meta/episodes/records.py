@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_meta.episodes import labeled_examples
 from keras_meta.episodes.reading_progress import reading_progress
+from keras_meta.episodes.sampled_episodes import check_sampling
 from keras_meta.episodes.sampled_episodes import sample_episodes
 
 # A record of TFRecord: its length and a checksum of that, the content, and a
@@ -50,8 +51,8 @@ def from_records(
             the files, to spare reading them.
         groups: Optional sequence, the group of each class in the order of
             its label, or of each record.
-        class_names: Optional sequence of strings, the name of each class in
-            the order of its label.
+        class_names: Optional sequence of strings, where number `i` is the
+            name of class `i`.
         verbose: Boolean, whether to draw a progress bar where reading labels
             takes long. Defaults to `True`.
         **sampling: The other arguments of
@@ -103,6 +104,7 @@ def from_records(
     )
     ```
     """
+    check_sampling(ways, shots, queries, sampling)
     examples = RecordExamples(
         files, parse, labels, groups, class_names, verbose
     )
@@ -140,6 +142,7 @@ class RecordExamples:
             )
         self.labels = labeled_examples.labels_of(tf.zeros([count]), labels)
         self.groups = labeled_examples.groups_of(self.labels, groups)
+        labeled_examples.check_class_names(self.labels, names)
         self.class_names = names
         self.name = os.path.basename(self.files[0])
         if len(self.files) > 1:
@@ -165,6 +168,10 @@ class RecordExamples:
         """Returns a hash of the records and their labels, as a string."""
         digest = hashlib.sha256(self.labels.astype("int64").tobytes())
         digest.update(self._records.checksums())
+        # What `parse` makes of them counts, too; two records have to do.
+        ends = self.gather(tf.constant([0, len(self.labels) - 1]))
+        parsed = labeled_examples.LabeledExamples(ends, [0, 1])
+        digest.update(parsed.fingerprint().encode())
         return digest.hexdigest()
 
     def _read_labels(self, verbose):
@@ -314,6 +321,14 @@ def _find(files):
     if not found:
         raise ValueError(
             "`files` must name files of records. Received: an empty list."
+        )
+    real = [os.path.realpath(file) for file in found]
+    twice = [file for file in found if real.count(os.path.realpath(file)) > 1]
+    if twice:
+        # A record would be support and query of one episode.
+        raise ValueError(
+            "Each file must be named once. Received: "
+            f"{sorted(set(twice))[:5]}, named twice."
         )
     return found
 

@@ -1,6 +1,8 @@
 """Episodes drawn from labeled examples, wherever those come from."""
 
 import collections
+import hashlib
+import inspect
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +13,10 @@ from keras_meta.episodes import augmentation
 from keras_meta.episodes import image_variants
 from keras_meta.episodes import labeled_examples
 from keras_meta.episodes import meta_batches
+from keras_meta.episodes.episode_sampler import CLASS_ODDS
+from keras_meta.episodes.episode_sampler import WITHIN
 from keras_meta.episodes.episode_sampler import EpisodeSampler
+from keras_meta.episodes.episode_sampler import check_sizes
 
 # Random numbers of augmentation: none that classes were drawn with.
 _SUPPORT_STREAM, _QUERY_STREAM = 1, 2
@@ -81,16 +86,23 @@ class SampledEpisodes:
         chosen, total = len(sampler.classes), sampler.total_classes
         classes = f"{total} classes"
         if chosen != total:
-            classes = f"{chosen} of {total} classes"
+            # Two parts of one split may be of one size.
+            labels = np.asarray(sampler.classes, "int64").tobytes()
+            mark = hashlib.sha256(labels).hexdigest()[:6]
+            classes = f"{chosen} of {total} classes (hash {mark})"
         if len(self.variants) > 1:
             classes += f" in {len(self.variants)} variants"
         protocol = {
             "source": self.examples.name,
             "split": classes,
             "ways": _described(sampler.ways),
-            "shots": _described(sampler.shots) or "imbalanced",
+            "shots": _described(sampler.shots),
             "queries": _described(sampler.queries),
         }
+        if sampler.imbalanced:
+            protocol["shots"] = "imbalanced"
+            protocol["queries"] = f"up to {sampler.queries[1]}"
+            protocol["max_support"] = sampler.max_support
         if sampler.within is not None:
             protocol["within"] = sampler.within
         if sampler.class_odds != "equal":
@@ -98,7 +110,7 @@ class SampledEpisodes:
         for name in ("augment_support", "augment_query"):
             layer = getattr(self, name)
             if layer is not None:
-                protocol[name] = getattr(layer, "name", repr(layer))
+                protocol[name] = _name_of(layer)
         return {**protocol, "seed": sampler.seed}
 
 
@@ -122,13 +134,27 @@ def sample_episodes(
     seed=0,
 ):
     """Returns a data set of episodes; see `from_arrays()`."""
-    meta_batches.check_meta_batch_arguments(
-        meta_batch_size, episodes, seed, first_episode, shard
+    check_sampling(
+        ways,
+        shots,
+        queries,
+        {
+            "meta_batch_size": meta_batch_size,
+            "episodes": episodes,
+            "within": within,
+            "class_odds": class_odds,
+            "max_support": max_support,
+            "quarter_turns": quarter_turns,
+            "mirrors": mirrors,
+            "augment_support": augment_support,
+            "augment_query": augment_query,
+            "first_episode": first_episode,
+            "shard": shard,
+            "seed": seed,
+        },
     )
-    arguments.check_boolean("quarter_turns", quarter_turns)
-    arguments.check_boolean("mirrors", mirrors)
-    augmentation.check_layer("augment_support", augment_support)
-    augmentation.check_layer("augment_query", augment_query)
+    augmentation.prepare("augment_support", augment_support, examples)
+    augmentation.prepare("augment_query", augment_query, examples)
     if quarter_turns or mirrors:
         image_variants.check_images(examples.element_spec, quarter_turns)
     variants = image_variants.choose(quarter_turns, mirrors)
@@ -153,10 +179,57 @@ def sample_episodes(
     )
 
 
+def check_sampling(ways, shots, queries, sampling):
+    """Checks how episodes are to be drawn, before anything is read.
+
+    Args:
+        ways: See `from_arrays()`.
+        shots: See there.
+        queries: See there.
+        sampling: Dictionary of the other arguments of `sample_episodes()`.
+    """
+    parameters = inspect.signature(sample_episodes).parameters
+    defaults = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    unknown = sorted(set(sampling) - set(defaults))
+    if unknown:
+        advice = ""
+        if "groups" in unknown:
+            advice = " The groups come with this source."
+        raise TypeError(
+            "The other arguments must be those of "
+            f"`keras_meta.episodes.from_arrays()`. Received: {unknown}."
+            f"{advice} There are: {sorted(defaults)}."
+        )
+    given = {**defaults, **sampling}
+    check_sizes(ways, shots, queries, given["max_support"])
+    arguments.check_choice("within", given["within"], WITHIN)
+    arguments.check_choice("class_odds", given["class_odds"], CLASS_ODDS)
+    meta_batches.check_meta_batch_arguments(
+        given["meta_batch_size"],
+        given["episodes"],
+        given["seed"],
+        given["first_episode"],
+        given["shard"],
+    )
+    for name in ("quarter_turns", "mirrors"):
+        arguments.check_boolean(name, given[name])
+    for name in ("augment_support", "augment_query"):
+        augmentation.check_layer(name, given[name])
+
+
 def numbers_of(classes, examples):
     """Returns the labels of classes that are given by number or by name."""
     if classes is None:
         return None
+    if isinstance(classes, str) or not np.iterable(classes):
+        raise TypeError(
+            "`classes` must be a sequence of labels or names. Received: "
+            f"classes={classes!r}."
+        )
     classes = list(classes)
     if not any(isinstance(one, str) for one in classes):
         return classes
@@ -183,6 +256,12 @@ def _names_of(examples):
     # The name of a folder alone will do where no other has it.
     short = {name: found for name, found in short.items() if len(found) == 1}
     return {**short, **groups, **full}
+
+
+def _name_of(layer):
+    """Returns a name that is the same on each run."""
+    name = getattr(layer, "name", getattr(layer, "__name__", None))
+    return name or type(layer).__name__
 
 
 def _described(limits):

@@ -3,6 +3,7 @@ import tensorflow as tf
 
 from keras_meta.episodes import labeled_examples
 from keras_meta.episodes.labeled_examples import LabeledExamples
+from keras_meta.episodes.sampled_episodes import check_sampling
 from keras_meta.episodes.sampled_episodes import sample_episodes
 
 
@@ -41,8 +42,8 @@ def from_table(
         group: Optional name of the column that is the group of a row's
             class.
         **sampling: The other arguments of
-            `keras_meta.episodes.from_arrays()`. `classes` may also hold
-            names of classes and groups.
+            `keras_meta.episodes.from_arrays()`, but for `groups`. `classes`
+            may also hold names of classes and groups.
 
     Returns:
         A `tf.data.Dataset` as that of `keras_meta.episodes.from_arrays()`.
@@ -94,6 +95,7 @@ def from_table(
     )
     ```
     """
+    check_sampling(ways, shots, queries, sampling)
     columns = _columns(table)
     shown = _names(columns, label, features, group)
     labels, class_names = labeled_examples.number_labels(_whole(columns, label))

@@ -6,6 +6,7 @@ from keras_meta.episodes import examples_in_memory
 from keras_meta.episodes import labeled_examples
 from keras_meta.episodes.labeled_examples import LabeledExamples
 from keras_meta.episodes.reading_progress import reading_progress
+from keras_meta.episodes.sampled_episodes import check_sampling
 from keras_meta.episodes.sampled_episodes import sample_episodes
 
 # How many texts are vectorized at once.
@@ -95,6 +96,7 @@ def from_text(
     logits = model(x)  # [32, 4, 2]
     ```
     """
+    check_sampling(ways, shots, queries, sampling)
     texts = _strings(texts)
     numbers, class_names = labeled_examples.number_labels(labels)
     if len(texts) != numbers.size:

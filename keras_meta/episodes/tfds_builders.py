@@ -4,6 +4,7 @@ from keras_meta import arguments
 from keras_meta.episodes import examples_in_memory
 from keras_meta.episodes import labeled_images
 from keras_meta.episodes.labeled_examples import LabeledExamples
+from keras_meta.episodes.sampled_episodes import check_sampling
 from keras_meta.episodes.sampled_episodes import sample_episodes
 
 
@@ -57,8 +58,8 @@ def from_tfds(
         verbose: Boolean, whether to draw a progress bar where reading takes
             long. Defaults to `True`.
         **sampling: The other arguments of
-            `keras_meta.episodes.from_arrays()`. `classes` may also hold
-            names of classes and groups.
+            `keras_meta.episodes.from_arrays()`, but for `groups`. `classes`
+            may also hold names of classes and groups.
 
     Returns:
         A `tf.data.Dataset` as that of `keras_meta.episodes.from_arrays()`.
@@ -84,6 +85,7 @@ def from_tfds(
         )
     ```
     """
+    check_sampling(ways, shots, queries, sampling)
     if image_size is not None:
         labeled_images.check_image_size(image_size)
     if color is not None:

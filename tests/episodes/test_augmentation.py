@@ -110,6 +110,37 @@ def test_uint8_is_converted_first():
     assert np.all(x["query_x"].numpy() == 1.0)
 
 
+def test_layers_of_the_range_to_255_are_an_error_for_uint8():
+    jitter = keras.Sequential([keras.layers.RandomBrightness(0.2)])
+    with pytest.raises(ValueError, match="value_range=\\(0, 1\\)"):
+        episodes.from_arrays(
+            (IMAGES * 255).astype("uint8"),
+            LABELS,
+            3,
+            1,
+            2,
+            augment_support=jitter,
+        )
+
+
+class LateNoise(keras.layers.Layer):
+    """Makes its generator when it is built."""
+
+    def build(self, shape):
+        self.generator = keras.random.SeedGenerator(3)
+        super().build(shape)
+
+    def call(self, images, training=False):
+        return images + keras.random.normal(images.shape, seed=self.generator)
+
+
+def test_a_generator_that_is_made_late_is_found():
+    layer = LateNoise()
+    settings = dict(augment_query=layer)
+    expected = drawn(**settings)[1]
+    np.testing.assert_array_equal(drawn(2, **settings)[1], expected)
+
+
 def test_what_cannot_be_called_is_an_error():
     with pytest.raises(TypeError, match="`augment_query` must be a Keras"):
         drawn(augment_query="rotate")

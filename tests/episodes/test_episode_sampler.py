@@ -298,6 +298,59 @@ def test_variants_of_a_class_never_show_what_another_asks():
 
 
 @pytest.mark.parametrize(
+    "sizes",
+    [dict(shots="imbalanced", queries=3), dict(shots=(1, 2), queries=2)],
+)
+def test_variants_share_no_example_where_sizes_are_drawn(sizes):
+    labels = labels_of_sizes([6, 9, 14])
+    sampler = EpisodeSampler(labels, (4, 12), variants=4, **sizes)
+    support, query = sample(sampler, count=200)
+    for task in range(200):
+        shown, _ = real(support, task)
+        asked, _ = real(query, task)
+        assert not set(shown) & set(asked)
+
+
+def test_imbalanced_takes_classes_smaller_than_the_queries():
+    labels = labels_of_sizes([4] * 10)
+    sampler = EpisodeSampler(labels, 5, "imbalanced", 10)
+    support, query = sample(sampler)
+    for task in range(50):
+        _, of_query = real(query, task)
+        assert counts_per_way(of_query, 5).tolist() == [2] * 5
+        _, of_support = real(support, task)
+        assert set(counts_per_way(of_support, 5)) <= {1, 2}
+
+
+def test_of_a_large_class_each_example_is_as_likely_and_none_comes_twice():
+    labels = np.repeat([0, 1, 2], [5000, 4, 60])
+    sampler = EpisodeSampler(labels, 3, 1, 2)
+    # So few numbers that this is not the way of small classes.
+    assert sampler._example_keys < 5000
+    support, query = sample(sampler, count=4000)
+    for label, size in enumerate([5000, 4, 60]):
+        shown = support.positions[labels[support.positions] == label]
+        asked = query.positions[labels[query.positions] == label]
+        drawn = np.column_stack([shown, asked.reshape(4000, 2)])
+        assert np.all(np.diff(np.sort(drawn, axis=1), axis=1) > 0)
+        first = np.flatnonzero(labels == label)[0]
+        bins = {5000: 50, 4: 4, 60: 20}[size]
+        for column in drawn.T:
+            check_uniform(np.histogram(column - first, bins, (0, size))[0])
+
+
+def test_one_large_class_costs_nothing():
+    labels = np.concatenate(
+        [np.repeat(np.arange(500), 20), np.full(10**5, 500)]
+    )
+    sampler = EpisodeSampler(labels, 5, 1, 15)
+    keys = sampler._numbers(tf.constant(0, "int64"), 1)
+    assert sum(int(tf.size(part)) for part in keys) < 5000
+    support, _ = sample(sampler, count=20)
+    assert support.positions.shape == (20, 5)
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         dict(ways=3, shots=1, queries=1, groups=GROUPS, within="group"),

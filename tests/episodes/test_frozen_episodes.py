@@ -102,6 +102,7 @@ def test_text_comes_back(tmp_path):
     [
         lambda dataset: dataset.map(lambda x, y: (x, y)),
         lambda dataset: dataset.take(1),
+        lambda dataset: few_shot(episodes=None).take(3),
         lambda dataset: dataset.shuffle(3),
     ],
 )
@@ -127,11 +128,35 @@ def test_augmented_episodes_need_their_examples(tmp_path):
 
 def test_the_protocol_comes_with_them(tmp_path):
     path = tmp_path / "frozen.npz"
-    episodes.freeze(few_shot(seed=5, classes=[0, 1, 2]), path)
-    assert protocol_of(episodes.load_frozen(path, few_shot())) == (
-        "arrays, 3 of 6 classes, 3 ways, 2 shots, 3 queries a class, seed 5, "
-        "frozen in frozen.npz"
+    dataset = few_shot(seed=5, classes=[0, 1, 2], first_episode=7, shard=(1, 2))
+    episodes.freeze(dataset, path)
+    loaded = episodes.load_frozen(path, few_shot())
+    assert (
+        protocol_of(loaded) == f"{protocol_of(dataset)}, frozen in frozen.npz"
     )
+    assert protocol_of(loaded).endswith(
+        "classes (hash ab2535), 3 ways, 2 shots, 3 queries a class, seed 5, "
+        "first episode 7, shard 1 of 2, frozen in frozen.npz"
+    )
+
+
+def test_another_file_is_not_overwritten(tmp_path):
+    path = tmp_path / "thesis.npz"
+    path.write_text("years of work")
+    with pytest.raises(ValueError, match="which is another file"):
+        episodes.freeze(few_shot(), path)
+    assert path.read_text() == "years of work"
+    with pytest.raises(ValueError, match="which is a folder"):
+        episodes.freeze(few_shot(), tmp_path)
+
+
+def test_half_precision_comes_back(tmp_path):
+    path = tmp_path / "frozen.npz"
+    for dtype in ("bfloat16", "float16"):
+        dataset = few_shot(tf.cast(IMAGES, dtype))
+        for examples, source in ((True, None), (False, dataset)):
+            episodes.freeze(dataset, path, examples=examples)
+            check_same(episodes.load_frozen(path, source, 4), dataset)
 
 
 def changed_image():
@@ -230,6 +255,9 @@ def test_endless_episodes_and_other_things_are_errors(tmp_path):
         episodes.freeze(IMAGES, path)
     with pytest.raises(ValueError, match="at least one episode"):
         episodes.freeze(few_shot().take(0), path, examples=True)
+    episodes.freeze(few_shot(), path, examples=True)
+    with pytest.raises(ValueError, match="`source` must be left out"):
+        episodes.load_frozen(path, few_shot())
     episodes.freeze(few_shot(), path)
     with pytest.raises(ValueError, match="`source` must be given"):
         episodes.load_frozen(path)

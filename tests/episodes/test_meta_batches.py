@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_meta import episodes
 from keras_meta.episodes import meta_batches
+from keras_meta.episodes.protocols import protocol_of
 from tests.episodes.test_arrays import drawn
 from tests.episodes.test_arrays import few_shot
 from tests.episodes.test_arrays import same
@@ -141,8 +142,6 @@ def test_two_workers_behind_a_dispatcher_share_the_episodes_out():
 
 
 def test_names_of_sources_reach_the_protocol():
-    from keras_meta.episodes.protocols import protocol_of
-
     x, y = np.zeros((40, 4)), np.arange(40) // 4
     dataset = episodes.from_arrays(
         x,
@@ -159,6 +158,31 @@ def test_names_of_sources_reach_the_protocol():
         seed=9,
     )
     assert protocol_of(dataset) == (
-        "arrays, 6 of 10 classes, 2 to 3 ways, 1 shot, 2 queries a class, "
-        "within a group, seed 9, first episode 7"
+        "arrays, 6 of 10 classes (hash f19007), 2 to 3 ways, 1 shot, 2 queries "
+        "a class, within a group, seed 9, first episode 7"
     )
+
+
+def test_the_protocol_tells_other_settings_apart():
+    x, y = np.zeros((40, 4)), np.arange(40) // 4
+    settings = [
+        dict(),
+        dict(classes=range(5)),
+        dict(classes=range(5, 10)),
+        dict(shots="imbalanced"),
+        dict(shots="imbalanced", max_support=9),
+        dict(class_odds="examples"),
+        dict(augment_query=tf.sqrt),
+        dict(augment_query=lambda inputs: inputs),
+        dict(augment_support=tf.sqrt),
+    ]
+    found = [
+        protocol_of(
+            episodes.from_arrays(
+                x, y, **{"ways": 3, "shots": 1, "queries": 2, **some}
+            )
+        )
+        for some in settings
+    ]
+    assert len(set(found)) == len(settings)
+    assert not any(" at 0x" in text for text in found)

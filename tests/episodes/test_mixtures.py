@@ -59,6 +59,23 @@ def test_the_meta_batch_the_first_episode_and_shards_change_nothing():
     assert same(shard, expected)
 
 
+def test_mixtures_within_mixtures_draw_all_sources():
+    inner = episodes.mixed([source(0), source(1000)])
+    outer = episodes.mixed([inner, source(2000)], episodes=800)
+    found = np.bincount(sources_of(outer))
+    expected = np.array([200, 200, 400])
+    assert np.sum((found - expected) ** 2 / expected) < 18.4
+
+
+def test_frozen_lists_are_an_error(tmp_path):
+    path = tmp_path / "frozen.npz"
+    dataset = source(0, episodes=5)
+    episodes.freeze(dataset, path)
+    frozen = episodes.load_frozen(path, dataset)
+    with pytest.raises(ValueError, match="Received: a frozen list"):
+        episodes.mixed([source(0), frozen])
+
+
 def test_another_seed_mixes_otherwise():
     assert np.any(sources_of(mixed(seed=1)) != sources_of(mixed()))
 

@@ -162,6 +162,15 @@ def test_a_frozen_list_knows_changed_records(tmp_path):
     check_same(
         episodes.load_frozen(tmp_path / "frozen.npz", dataset, 4), dataset
     )
+    inverted = episodes.from_records(
+        files,
+        lambda record: (255 - parse(record)[0], parse(record)[1]),
+        2,
+        1,
+        1,
+    )
+    with pytest.raises(ValueError, match="The data changed"):
+        episodes.load_frozen(tmp_path / "frozen.npz", inverted)
     write_tfrecords(tmp_path, [*range(23), 22])
     changed = episodes.from_records(files, parse, 2, 1, 1)
     with pytest.raises(ValueError, match="The data changed"):
@@ -203,6 +212,21 @@ def test_files_that_are_not_there_are_an_error(tmp_path):
     (tmp_path / "empty.tfrecord").touch()
     with pytest.raises(ValueError, match="which holds none, or is damaged"):
         episodes.from_records(tmp_path / "empty.tfrecord", parse, **TASK)
+
+
+def test_a_file_that_is_named_twice_is_an_error(tmp_path):
+    files = write_tfrecords(tmp_path)
+    with pytest.raises(ValueError, match="part1.tfrecord'], named twice"):
+        episodes.from_records(
+            [tmp_path / "part*.tfrecord", files[1]], parse, **TASK
+        )
+
+
+def test_too_few_names_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="5 names for labels from 0 to 5"):
+        episodes.from_records(
+            write_tfrecords(tmp_path), parse, **TASK, class_names=[*"abcde"]
+        )
 
 
 def test_files_of_two_kinds_are_an_error(tmp_path):
