@@ -96,9 +96,12 @@ class VariantContract:
     def test_keras_file_keeps_predictions_and_training(self, batch, tmp_path):
         model = one_by_one(self.make_model())
         examples = next(iter(self.training_data()))
+        # To trace it three times would take most of the time of this test.
+        model.run_eagerly = True
         model.train_on_batch(*examples)
         model.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras")
+        loaded.run_eagerly = True
         for name, value in model.get_config().items():
             # The networks' configs are Keras's, not quite stable ones.
             if name not in ("network", "relation", "encoder"):

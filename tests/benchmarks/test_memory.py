@@ -14,7 +14,6 @@ def test_measures_and_draws(tmp_path):
             "--steps=2",
             "--methods",
             "recomputed",
-            "implicit",
             "--examples=5",
             "--filters=2",
             "--output",
@@ -26,7 +25,7 @@ def test_measures_and_draws(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "memory.json").read_text())["results"]
-    assert [row["method"] for row in rows] == ["recomputed", "implicit"]
+    assert [row["method"] for row in rows] == ["recomputed"]
     for row in rows:
         assert row["megabytes"] > 0
         assert row["seconds"] > 0
