@@ -1,3 +1,5 @@
+import textwrap
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -5,13 +7,21 @@ import tensorflow as tf
 from keras_meta import episode
 from keras_meta.figures import figure_for
 
+# The width of a column, in inches, of pictures and of text.
+_PICTURE, _TEXT = 0.8, 1.3
 
-def draw_episode(batch, task, queries, figure, answers=None):
+# Letters of a line, and lines, that fit in a frame of text.
+_LETTERS, _LINES = 15, 6
+
+
+def draw_episode(batch, task, shots, queries, figure, answers=None):
     """Draws an episode of classification, a row for each way.
 
     Args:
         batch: A meta-batch, `(x, y)` or `(x, y, sample_weight)`.
         task: Integer, which episode of it.
+        shots: Integer, how many support examples of each class to draw at
+            most, or `None`: all.
         queries: Integer, how many queries of each class to draw at most.
         figure: A `matplotlib.figure.Figure` or `SubFigure` to draw in, or
             `None`.
@@ -33,12 +43,13 @@ def draw_episode(batch, task, queries, figure, answers=None):
         np.asarray(y[task]),
     )
     ways = np.unique(np.concatenate([support_y, query_y]))
-    support = _places(support_y, support_weight, task, ways, None)
+    support = _places(support_y, support_weight, task, ways, shots)
     asked = _places(query_y, query_weight, task, ways, queries)
     shots, queries = max(map(len, support)), max(map(len, asked))
 
     columns = shots + queries + 1
-    figure = figure_for(figure, 0.8 * columns, 0.95 * len(ways) + 0.6)
+    width = _PICTURE if _text_of(support_x[0]) is None else _TEXT
+    figure = figure_for(figure, width * columns, 0.95 * len(ways) + 0.6)
     axes = figure.subplots(len(ways), columns, squeeze=False)
     for axis in np.ravel(axes):
         axis.axis("off")
@@ -70,13 +81,22 @@ def _places(labels, weight, task, ways, most):
 def _draw(axis, example, color, caption=""):
     example = np.asarray(example)
     axis.axis("on")
-    if example.dtype.kind in "SO":
-        text = example.item() if example.ndim == 0 else example.ravel()[0]
+    text = _text_of(example)
+    if text is not None:
         axis.text(
-            0.5, 0.5, _shortened(text), ha="center", va="center", fontsize=5
+            0.5,
+            0.5,
+            _wrapped(text),
+            ha="center",
+            va="center",
+            fontsize=7,
+            linespacing=1.1,
+            clip_on=True,
+            # A dollar is no formula here.
+            parse_math=False,
         )
     elif example.ndim == 2 or (
-        example.ndim == 3 and example.shape[2] in (1, 3)
+        example.ndim == 3 and example.shape[2] in (1, 3, 4)
     ):
         axis.imshow(np.squeeze(example), cmap="gray")
     else:
@@ -89,7 +109,20 @@ def _draw(axis, example, color, caption=""):
         spine.set_linewidth(2.5)
 
 
-def _shortened(text, width=12, lines=4):
-    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    pieces = [text[at : at + width] for at in range(0, len(text), width)]
-    return "\n".join(pieces[:lines]) + ("..." if len(pieces) > lines else "")
+def _text_of(example):
+    """Returns what to write for text and numbers of tokens, else `None`."""
+    example = np.asarray(example)
+    if example.dtype.kind in "SUO":
+        return " ".join(
+            one.decode("utf-8", "replace") if isinstance(one, bytes) else one
+            for one in np.ravel(example).tolist()
+        )
+    if example.dtype.kind in "iu" and example.ndim < 2:
+        return " ".join(map(str, np.ravel(example).tolist()))
+    return None
+
+
+def _wrapped(text):
+    return "\n".join(
+        textwrap.wrap(text, _LETTERS, max_lines=_LINES, placeholder="...")
+    )

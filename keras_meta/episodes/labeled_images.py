@@ -1,8 +1,10 @@
 import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import os
 import pathlib
+import threading
 import warnings
 import zipfile
 
@@ -61,10 +63,12 @@ def image_folders(
         color: `"rgb"` (the default) or `"grayscale"`.
         on_error: What to do about a file that is damaged or no image:
             `"raise"` (the default), or `"skip"`, which warns how many there
-            were and names the first.
+            were and names the first. Files beside the folders of the classes
+            are skipped, too.
         cache: Optional string or path of a file to keep the decoded images
-            in. The next call reads them from there, as long as the names,
-            sizes and times of the files and the settings are the same.
+            in, outside the folder. The next call reads them from there, as
+            long as the names, sizes and times of the files and the settings
+            are the same.
         verbose: Boolean, whether to draw a progress bar where reading takes
             long. Defaults to `True`.
 
@@ -76,9 +80,10 @@ def image_folders(
         FileNotFoundError: Where there is nothing at the path.
         ValueError: Where a file is not an image or is damaged (it is named),
             where an archive holds two files of one name or one that points
-            outside it, where the folder of a class is empty, where there is
-            no image in a folder of its class, where the sizes differ, or
-            where `cache` is a file of another kind.
+            outside it, where the folder of a class is empty, where an image
+            is in no folder of a class or beside folders of images, where the
+            sizes differ, or where `cache` is in the folder or a file of
+            another kind.
 
     Example:
 
@@ -103,32 +108,62 @@ def image_folders(
         image_size = tuple(int(size) for size in image_size)
     arguments.check_choice("on_error", on_error, ("raise", "skip"))
     path = pathlib.Path(path)
-    source = _open(path)
-    _check_names(path, source)
-    fingerprint = hashlib.sha256(
-        repr((source.versions, image_size, channels, on_error)).encode()
-    ).hexdigest()
-    found = None if cache is None else _read_cache(cache, fingerprint)
-    if found is None:
-        found = _read(path, source, channels, image_size, on_error, verbose)
-        if cache is not None:
-            _write_cache(cache, fingerprint, found)
+    _check_cache(path, cache)
+    error = None
+    with _opened(path) as source:
+        _check_names(path, source, on_error)
+        fingerprint = hashlib.sha256(
+            repr((source.versions, image_size, channels, on_error)).encode()
+        ).hexdigest()
+        found = None if cache is None else _read_cache(cache, fingerprint)
+        if found is None:
+            images, names, error = _read(
+                path, source, channels, image_size, on_error, verbose
+            )
+            found = images, names
+            if cache is not None:
+                _write_cache(cache, fingerprint, found)
     images, names = found
-    folders = [str(pathlib.PurePosixPath(name).parent) for name in names]
-    classes, labels = np.unique(folders, return_inverse=True)
+    if len(names) < len(source.names):
+        _warn_of_skipped(path, source.names, names, error)
+    return LabeledImages(images, *_classes_of(path, names), names)
+
+
+def class_folders(path):
+    """Tells the classes of a folder or an archive, by the names of its files.
+
+    Args:
+        path: String or path, the folder or the zip archive.
+
+    Returns:
+        A tuple of the labels, the names of the classes and their groups, as
+        `image_folders()` returns them.
+    """
+    path = pathlib.Path(path)
+    with _opened(path) as source:
+        _check_names(path, source, "raise")
+    return _classes_of(path, source.names)
+
+
+def _classes_of(path, names):
+    """Returns the labels of files, the names of the classes, their groups."""
+    classes, labels = np.unique(
+        [_folder_of(name) for name in names], return_inverse=True
+    )
     groups = _groups(path, classes)
     class_names = [
         f"{group}/{folder.split('/')[-1]}"
         for group, folder in zip(groups, classes)
     ]
-    return LabeledImages(images, labels, class_names, groups, names)
+    return labels, class_names, groups
 
 
 def _read(path, source, channels, image_size, on_error, verbose):
-    """Returns the images as one array, and the names of their files."""
+    """Returns the images as one array, their names, and the first error."""
 
     def read(name):
         try:
+            _check_place(path, name)
             content = source.read(name)
             return decode(content, f"{path}: {name}", channels, image_size)
         except ValueError as error:
@@ -136,50 +171,75 @@ def _read(path, source, channels, image_size, on_error, verbose):
                 raise
             return error
 
+    images, names, errors = [], [], []
     with concurrent.futures.ThreadPoolExecutor() as pool:
         # A generator, so that an error does not wait for all the others.
         results = pool.map(read, source.names)
+        results = reading_progress(results, len(source.names), verbose)
         try:
-            results = list(
-                reading_progress(results, len(source.names), verbose)
-            )
+            # The results first, so that the progress bar sees their end.
+            for result, name in zip(results, source.names):
+                if isinstance(result, ValueError):
+                    errors.append(result)
+                    continue
+                images.append(result)
+                names.append(name)
+                _check_same_size(images, names)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    errors = [result for result in results if isinstance(result, ValueError)]
-    names = [
-        name
-        for name, result in zip(source.names, results)
-        if not isinstance(result, ValueError)
-    ]
-    images = [image for image in results if not isinstance(image, ValueError)]
     if errors:
-        _report_skipped(path, source.names, names, errors)
-    for name, image in zip(names, images):
-        if image.shape != images[0].shape:
-            raise ValueError(
-                "The images must have the same size. Received: "
-                f"{names[0]} of shape {images[0].shape} and {name} of shape "
-                f"{image.shape}. Pass `image_size=(height, width)`."
-            )
-    return np.stack(images), names
+        _check_left(path, source.names, names, errors[0])
+    return np.stack(images), names, errors[0] if errors else None
 
 
-def _report_skipped(path, names, left, errors):
-    def folders(names):
-        return {name.rpartition("/")[0] for name in names}
+def _check_same_size(images, names):
+    """Checks the last image, so that the others need not be decoded."""
+    if images[-1].shape != images[0].shape:
+        raise ValueError(
+            "The images must have the same size. Received: "
+            f"{names[0]} of shape {images[0].shape} and {names[-1]} of shape "
+            f"{images[-1].shape}. Pass `image_size=(height, width)`."
+        )
 
-    lost = sorted(folders(names) - folders(left))
+
+def _check_left(path, names, left, error):
+    """Checks what is left where files were skipped."""
+    if not left:
+        raise ValueError(
+            f"There must be folders of images. Received: {path}, of which "
+            f"every file was skipped. The first: {error}"
+        )
+    # A text beside the folders of classes is no class that was lost.
+    kept = set(_folders_above(left))
+    lost = sorted({_folder_of(name) for name in names} - kept)
     if lost:
         raise ValueError(
             "Every class must have an image that can be read. Received: "
-            f"{path}: {lost[0]}, where all are damaged: {errors[0]}"
+            f"{path}: {lost[0]}, where all are damaged: {error}"
         )
+    _check_levels(path, left)
+
+
+def _warn_of_skipped(path, names, left, error):
+    # A cache does not tell what was wrong with them.
+    first = error or f"{path}: {sorted({*names} - {*left})[0]}."
     warnings.warn(
-        f"{len(errors)} of {len(names)} images were skipped. The first: "
-        f"{errors[0]}",
-        stacklevel=4,
+        f"{len(names) - len(left)} of {len(names)} files were skipped. The "
+        f"first: {first}",
+        stacklevel=3,
     )
+
+
+def _check_cache(path, cache):
+    if cache is None or not path.is_dir():
+        return
+    if pathlib.Path(cache).resolve().is_relative_to(path.resolve()):
+        # The next time it would be taken for an image.
+        raise ValueError(
+            "`cache` must lie outside the folder of the images. Received: "
+            f"cache={os.fspath(cache)!r} in {path}. Name a file elsewhere."
+        )
 
 
 _CACHE_ARRAYS = ("fingerprint", "images", "names")
@@ -304,13 +364,17 @@ Attributes:
     names: List of strings, sorted.
     folders: Set of strings, the folders that are there.
     versions: List, what changes when a file does.
-    read: Function from a name to bytes.
+    read: Function from a name to bytes, from many threads. Raises a
+        `ValueError` where the file is damaged.
 """
 
 
-def _open(path):
+@contextlib.contextmanager
+def _opened(path):
+    """Gives a `_Source`, to be read from until the end of the block."""
     if path.is_dir():
-        return _open_folder(path)
+        yield _open_folder(path)
+        return
     if not path.exists():
         raise FileNotFoundError(
             f"`path` must be a folder or a zip archive. Received: {path}, "
@@ -319,60 +383,110 @@ def _open(path):
     # A file that cannot be opened is an error of its own.
     with path.open("rb") as file:
         try:
-            return _open_archive(file)
+            source = _open_archive(path, zipfile.ZipFile(file))
         except Exception as error:
             # There is no end to what wrong bytes make a reader raise.
             raise ValueError(
                 f"`path` must be a folder or a zip archive. Received: {path}: "
                 f"{error}."
             ) from error
+        yield source
 
 
 def _open_folder(path):
     names, folders = [], []
-    for file in path.rglob("*"):
-        kind = folders if file.is_dir() else names if file.is_file() else []
-        kind.append(file.relative_to(path).as_posix())
+    for folder, inner, files in _walk(path):
+        place = pathlib.Path(folder).relative_to(path)
+        names.extend((place / name).as_posix() for name in files)
+        folders.extend((place / name).as_posix() for name in inner)
     names = _without_litter(names)
-    versions = []
-    for name in names:
-        status = (path / name).stat()
-        versions.append((name, status.st_size, status.st_mtime_ns))
+
+    def read(name):
+        # A pipe, say, would never end.
+        if not (path / name).is_file():
+            raise ValueError(
+                "Every file must be an image that can be read. Received: "
+                f"{path}: {name}, which is a broken link or no file. Mend or "
+                "remove it."
+            )
+        return (path / name).read_bytes()
+
     return _Source(
         names,
         set(_without_litter(folders)),
-        versions,
-        lambda name: (path / name).read_bytes(),
+        [(name, *_version(path / name)) for name in names],
+        read,
     )
 
 
-def _open_archive(file):
-    with zipfile.ZipFile(file) as archive:
-        entries = {}
-        for entry in archive.infolist():
-            name = entry.filename
-            # Nothing is unpacked here, but such an archive means no good.
-            if name.startswith("/") or ".." in name.split("/"):
-                raise ValueError(f"its entry {name} points outside it")
-            if name in entries and not entry.is_dir():
-                raise ValueError(f"it holds two files named {name}")
-            entries[name] = entry
-        names = [name for name in entries if not entries[name].is_dir()]
-        names = _without_litter(names)
-        folders = [name[:-1] for name in entries if entries[name].is_dir()]
-        contents = {}
-        # One after another: what is slow is to decode.
-        for name in names:
-            try:
-                contents[name] = archive.read(name)
-            except Exception as error:
-                raise ValueError(f"{name} is damaged ({error})") from error
-    return _Source(
-        names,
-        set(_without_litter(folders)),
-        [(name, entries[name].file_size, entries[name].CRC) for name in names],
-        contents.__getitem__,
-    )
+def _walk(path):
+    """Walks a folder as `os.walk()` does, and links to other folders."""
+
+    def fail(error):
+        # A folder that cannot be listed would be left out in silence.
+        raise error
+
+    real = pathlib.Path(path).resolve()
+    above = {os.fspath(path): {real, *real.parents}}
+    for folder, inner, files in os.walk(path, onerror=fail, followlinks=True):
+        outer = above.pop(folder)
+        for name in list(inner):
+            place = os.path.join(folder, name)
+            real = pathlib.Path(place).resolve()
+            if real in outer or is_litter(name):
+                # A link to a folder that it lies in leads nowhere new.
+                inner.remove(name)
+            else:
+                above[place] = {real, *outer}
+        yield folder, inner, files
+
+
+def _version(file):
+    try:
+        status = file.stat()
+    except OSError:
+        # A link to nothing.
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _open_archive(path, archive):
+    entries, folders = {}, []
+    for entry in archive.infolist():
+        # As some programs for Windows write them.
+        name = entry.filename.replace("\\", "/")
+        # Nothing is unpacked here, but such an archive means no good.
+        drive = pathlib.PureWindowsPath(name).drive
+        if drive or name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"its entry {name} points outside it")
+        if name.endswith("/"):
+            folders.append(name[:-1])
+            continue
+        if name in entries:
+            raise ValueError(f"it holds two files named {name}")
+        entries[name] = entry
+    # One after another: what is slow is to decode.
+    lock = threading.Lock()
+
+    def read(name):
+        try:
+            with lock:
+                return archive.read(entries[name])
+        except Exception as error:
+            # There is no end to what wrong bytes make a reader raise.
+            raise ValueError(
+                "Every file of an archive must be whole. Received: "
+                f"{path}: {name}, which is damaged ({error}). Mend the "
+                "archive, or leave such files out with `on_error='skip'`."
+            ) from error
+
+    names = _without_litter(entries)
+    versions = [
+        (name, entries[name].file_size, entries[name].CRC) for name in names
+    ]
+    # What is mended has the sum again that it should have had.
+    versions.append(_version(path))
+    return _Source(names, set(_without_litter(folders)), versions, read)
 
 
 def _without_litter(names):
@@ -381,29 +495,55 @@ def _without_litter(names):
     )
 
 
-def _check_names(path, source):
+def _folder_of(name):
+    return str(pathlib.PurePosixPath(name).parent)
+
+
+def _folders_above(names):
+    """Yields the folders that the files and folders lie in, at any depth."""
+    for name in names:
+        yield from map(str, pathlib.PurePosixPath(name).parents)
+
+
+def _check_names(path, source, on_error):
     if not source.names:
         raise ValueError(
             f"There must be folders of images. Received: {path}, which holds "
             "no file."
         )
-    for name in source.names:
-        if "/" not in name:
-            raise ValueError(
-                "Every image must lie in the folder of its class. Received: "
-                f"{path}: {name}, which lies in none."
-            )
-    filled = {
-        str(folder)
-        for name in [*source.names, *source.folders]
-        for folder in pathlib.PurePosixPath(name).parents
-    }
-    empty = sorted(source.folders - filled)
+    empty = source.folders - {*_folders_above([*source.names, *source.folders])}
     if empty:
         raise ValueError(
             "Every class must have an image. Received: "
-            f"{path}: {empty[0]}, which is empty. Fill or remove it."
+            f"{path}: {min(empty)}, which is empty. Fill or remove it."
         )
+    if on_error == "raise":
+        # Else those that are no images are skipped first.
+        for name in source.names:
+            _check_place(path, name)
+        _check_levels(path, source.names)
+
+
+def _check_place(path, name):
+    if "/" not in name:
+        raise ValueError(
+            "Every image must lie in the folder of its class. Received: "
+            f"{path}: {name}, which lies in none. Move or remove it."
+        )
+
+
+def _check_levels(path, names):
+    """Checks that no folder is a class and a group at once."""
+    holders = {_folder_of(name): name for name in reversed(names)}
+    for folder, name in sorted(holders.items()):
+        for above in _folders_above([folder]):
+            if above in holders:
+                raise ValueError(
+                    "A folder must hold images, or folders of images, but "
+                    f"not both. Received: {path}: {above}, which holds "
+                    f"{holders[above]} and {name}. Move the files of {above} "
+                    "to a folder of their own, or remove them."
+                )
 
 
 def _groups(path, folders):
@@ -415,5 +555,15 @@ def _groups(path, folders):
         for parent in parents
     ):
         shared += 1
+    groups = ["/".join(parent[shared:]) for parent in parents]
+    if "" in groups and path.stem in groups:
+        # They would be one group, and two classes might have one name.
+        raise ValueError(
+            "A folder of classes must not be called what the whole is, where "
+            f"other classes lie beside it. Received: {path}: "
+            f"{folders[groups.index('')]} and "
+            f"{folders[groups.index(path.stem)]}. Rename or move the folder "
+            f"{path.stem}."
+        )
     # The classes may lie in the folder itself.
-    return ["/".join(parent[shared:]) or path.stem for parent in parents]
+    return [group or path.stem for group in groups]

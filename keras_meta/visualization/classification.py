@@ -35,7 +35,7 @@ def plot_episode(model, episodes, task=0, queries=8, figure=None):
     batch = next(iter(episodes))
     x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
     answers = np.argmax(keras.ops.convert_to_numpy(model(x))[task], axis=-1)
-    figure = draw_episode(batch, task, queries, figure, answers)
+    figure = draw_episode(batch, task, None, queries, figure, answers)
     right = np.sum(answers == np.asarray(y[task]))
     figure.suptitle(
         f"{right} of {len(answers)} queries right ({right / len(answers):.0%})",

@@ -1,5 +1,6 @@
 import errno
 import os
+import time
 import warnings
 import zipfile
 
@@ -156,13 +157,55 @@ def test_damaged_images_are_named_or_skipped_and_counted(tmp_path, write):
     path = write(tmp_path / "images", files)
     with pytest.raises(ValueError, match="character01/05.jpg, which is dam"):
         keras_meta.episodes.image_folders(path, color="grayscale")
-    with pytest.warns(UserWarning, match="2 of 14 images were skipped.*05.jpg"):
+    with pytest.warns(UserWarning, match="2 of 14 files were skipped.*05.jpg"):
         read = keras_meta.episodes.image_folders(
             path, color="grayscale", on_error="skip"
         )
     np.testing.assert_array_equal(read.images[:, 0, 0, 0], np.arange(12) * 10)
     np.testing.assert_array_equal(read.labels, np.repeat(np.arange(4), 3))
     assert "Greek/character01/05.jpg" not in " ".join(read.files)
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+@pytest.mark.parametrize("name", ["README.txt", "Greek/README.txt"])
+def test_files_beside_the_classes_are_skipped_and_counted(
+    tmp_path, write, name
+):
+    path = write(tmp_path / "images", {**alphabets(), name: b"text"})
+    with pytest.raises(ValueError, match="README.txt"):
+        keras_meta.episodes.image_folders(path)
+    with pytest.warns(UserWarning, match=f"1 of 13 files .*images: {name}"):
+        read = keras_meta.episodes.image_folders(path, on_error="skip")
+    assert len(read.images) == 12 and len(read.classes) == 4
+
+
+def test_where_all_is_skipped_there_is_nothing(tmp_path):
+    folder = write_folder(tmp_path, {"README.txt": b"text"})
+    with pytest.raises(ValueError, match="every file was skipped.*README"):
+        keras_meta.episodes.image_folders(folder, on_error="skip")
+
+
+def test_a_damaged_entry_of_an_archive_is_skipped(tmp_path):
+    path = write_zip(tmp_path / "data.zip", alphabets())
+    whole = path.read_bytes()
+    name = "Latin/character01/01.png"
+    content = bytearray(whole)
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(name)
+    content[info.header_offset + 30 + len(name) + 5] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="^Every file of an archive must be"):
+        keras_meta.episodes.image_folders(path)
+    cache = tmp_path / "images.npz"
+    settings = dict(on_error="skip", cache=cache)
+    with pytest.warns(UserWarning, match=f"1 of 12 files .*data.zip: {name}"):
+        read = keras_meta.episodes.image_folders(path, **settings)
+    assert len(read.images) == 11
+    # What is mended is no longer left out.
+    path.write_bytes(whole)
+    os.utime(path, (1, 1))
+    read = keras_meta.episodes.image_folders(path, **settings)
+    assert len(read.images) == 12
 
 
 def test_a_class_without_a_good_image_is_an_error_even_so(tmp_path):
@@ -188,12 +231,109 @@ def test_an_empty_class_folder_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside.png", "a/../../outside.png", "/etc/outside.png"]
+    "name",
+    [
+        "../outside.png",
+        "a/../../outside.png",
+        "/etc/outside.png",
+        "..\\outside.png",
+        "C:/outside.png",
+        "C:\\a\\outside.png",
+    ],
 )
 def test_an_archive_that_points_outside_itself_is_refused(tmp_path, name):
     archive = write_zip(tmp_path / "z.zip", {**alphabets(), name: png(0)})
     with pytest.raises(ValueError, match="outside.png points outside it"):
         keras_meta.episodes.from_zip(archive, 2, 1, 2)
+
+
+def test_archives_of_windows_are_read(tmp_path):
+    files = {
+        "cat\\": b"",
+        "cat\\1.png": png(0),
+        "dog\\1.png": png(1),
+        "__MACOSX\\dog\\1.png": b"",
+    }
+    read = keras_meta.episodes.image_folders(write_zip(tmp_path / "z", files))
+    assert read.classes == ["z/cat", "z/dog"]
+    assert read.images[:, 0, 0, 0].tolist() == [0, 1]
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    classes = write_folder(tmp_path / "kept", alphabets()) / "Greek"
+    folder = tmp_path / "animals"
+    folder.mkdir()
+    for name in ("cat", "dog"):
+        (folder / name).symlink_to(classes / "character01")
+    (classes / "character01" / "again").symlink_to(folder)
+    (classes / "character01" / "up").symlink_to(tmp_path)
+    read = keras_meta.episodes.image_folders(folder)
+    assert read.classes == ["animals/cat", "animals/dog"]
+    assert read.files[3] == "dog/00.png" and len(read.files) == 6
+
+
+def test_a_broken_link_is_named_or_skipped(tmp_path):
+    folder = write_folder(tmp_path / "images", alphabets())
+    (folder / "Greek/character01/9.png").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="character01/9.png, which is a brok"):
+        keras_meta.episodes.image_folders(folder)
+    with pytest.warns(UserWarning, match="1 of 13 files .*9.png"):
+        read = keras_meta.episodes.image_folders(folder, on_error="skip")
+    assert len(read.images) == 12
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "images", alphabets())
+    scan = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("character02"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="character02"):
+        keras_meta.episodes.image_folders(folder)
+
+
+def test_sizes_that_differ_are_found_at_once(tmp_path, monkeypatch):
+    files = {f"cat/{number:03d}.png": png(0) for number in range(300)}
+    files["cat/001.png"] = png(0, (5, 6))
+    folder = write_folder(tmp_path, files)
+    calls = count_reads(monkeypatch)
+    decode = labeled_images.decode
+
+    def slow(content, name, *arguments):
+        time.sleep(0.01)
+        return decode(content, name, *arguments)
+
+    monkeypatch.setattr(labeled_images, "decode", slow)
+    with pytest.raises(ValueError, match="cat/000.png of .*cat/001.png of"):
+        keras_meta.episodes.image_folders(folder)
+    assert len(calls) < 200
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_images_beside_folders_of_images_are_an_error(
+    tmp_path, write, on_error
+):
+    files = {
+        "cat/1.png": png(0),
+        "cat/kittens/1.png": png(0),
+        "cat/kittens/2.png": png(0)[:20] if on_error == "skip" else png(0),
+        "dog/1.png": png(0),
+    }
+    path = write(tmp_path / "animals", files)
+    with pytest.raises(ValueError, match="both. Received: .*animals: cat, wh"):
+        keras_meta.episodes.image_folders(path, on_error=on_error)
+
+
+def test_a_group_must_not_be_called_what_the_whole_is(tmp_path):
+    files = {"cat/1.png": png(0), "animals/cat/1.png": png(0)}
+    folder = write_folder(tmp_path / "animals", files)
+    with pytest.raises(ValueError, match="animals: cat and animals/cat. Ren"):
+        keras_meta.episodes.image_folders(folder)
 
 
 def count_reads(monkeypatch):
@@ -223,6 +363,27 @@ def test_a_cache_spares_decoding(tmp_path, monkeypatch, write):
     keras_meta.episodes.image_folders(path, image_size=(3, 3), cache=cache)
     assert len(calls) == 24
     assert np.load(cache)["images"].shape == (12, 3, 3, 3)
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+def test_a_cache_still_tells_what_was_skipped(tmp_path, write):
+    files = {**alphabets(), "Latin/character02/07.png": b"no image"}
+    path = write(tmp_path / "images", files)
+    cache = tmp_path / "images.npz"
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="1 of 13 files .*07.png"):
+            read = keras_meta.episodes.image_folders(
+                path, on_error="skip", cache=cache
+            )
+        assert len(read.images) == 12
+
+
+def test_a_cache_in_the_folder_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "images", alphabets())
+    cache = folder / "Greek" / ".." / "images.npz"
+    with pytest.raises(ValueError, match="`cache` must lie outside the fold"):
+        keras_meta.episodes.image_folders(folder, cache=cache)
+    assert not cache.exists()
 
 
 def test_a_changed_file_is_read_anew(tmp_path, monkeypatch):
