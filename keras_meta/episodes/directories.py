@@ -38,8 +38,9 @@ def from_directory(
         color: `"rgb"` (the default) or `"grayscale"`.
         on_error: `"raise"` (the default) or `"skip"`, which leaves out files
             that are damaged or no image, and warns how many there were.
-        cache: Optional string or path of a file to keep the decoded images
-            in, for the next time. `None` (the default) means in memory only.
+        cache: Optional string or path of a file outside the folder, to keep
+            the decoded images in for the next time. `None` (the default) means
+            in memory only.
         verbose: Boolean, whether to draw a progress bar where reading takes
             long. Defaults to `True`.
         **sampling: The other arguments of
