@@ -16,7 +16,7 @@ demo: $(VENV)/visualization.installed
 test: $(VENV)/test.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest -n auto
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 docs: $(VENV)/docs.installed
 	$(VENV)/bin/python -m mkdocs build --strict
