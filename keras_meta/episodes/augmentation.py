@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from keras_meta import inner_loop
+from keras_meta import task_mapping
 from keras_meta.episodes import random_streams
 
 
@@ -62,19 +64,16 @@ def augment(layer, inputs, seed, first_episode, stream):
         What the layer makes of `inputs`, with an axis of tasks.
     """
     if not isinstance(layer, keras.Layer):
-        return _each_task(lambda inputs: layer(inputs), (inputs,))
-    generators = [
-        variable
-        for variable in layer.variables
-        if variable.name == "seed_generator_state"
-    ]
+        return task_mapping.map_tasks(layer, inputs, "sequential")
+    generators = inner_loop.seed_variables(layer)
     tasks = tf.nest.flatten(inputs)[0].shape[0]
     seeds = random_streams.integers(
         seed, first_episode, tasks, 2 * max(len(generators), 1), stream
     )
     seeds = tf.bitcast(tf.reshape(seeds, [tasks, -1, 2]), "uint32")
 
-    def call(inputs, seeds):
+    def call(task):
+        inputs, seeds = task
         states = [
             (variable, tf.cast(seeds[index], variable.dtype))
             for index, variable in enumerate(generators)
@@ -82,18 +81,4 @@ def augment(layer, inputs, seed, first_episode, stream):
         with keras.StatelessScope(state_mapping=states):
             return layer(inputs, training=True)
 
-    return _each_task(call, (inputs, seeds))
-
-
-def _each_task(function, arguments):
-    first = tf.nest.map_structure(lambda leaf: leaf[0], arguments)
-    trace = tf.function(function, autograph=False)
-    spec = trace.get_concrete_function(*first).structured_outputs
-    spec = tf.nest.map_structure(
-        lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), spec
-    )
-    return tf.map_fn(
-        lambda arguments: trace(*arguments),
-        arguments,
-        fn_output_signature=spec,
-    )
+    return task_mapping.map_tasks(call, (inputs, seeds), "sequential")

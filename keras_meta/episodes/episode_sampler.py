@@ -237,20 +237,19 @@ class EpisodeSampler:
             examples = min(largest, self.max_support + self.queries[1])
         else:
             examples = self.shots[1] + self.queries[1]
+        counts = tf.gather(self._counts, bases)[..., None]
         if self._unequal:
-            counts = tf.gather(self._counts, bases)[..., None]
             keys = tf.where(tf.range(largest) < counts, keys, tf.int32.min)
-            # Where a class is larger than there are keys: see below.
         order = tf.math.top_k(keys, examples).indices
         if largest < self._largest:
-            counts = tf.gather(self._counts, bases)[..., None]
             few = _first_different(
                 tf.math.floormod(keys[..., : 2 * examples + _SPARE], counts),
                 examples,
             )
             order = tf.where(counts > largest, few, order)
-        # What is beyond a class is never chosen; it must be in range alone.
-        order = tf.minimum(order, tf.gather(self._counts, bases)[..., None] - 1)
+        if self._unequal:
+            # What is beyond a class is never chosen, but must be in range.
+            order = tf.minimum(order, counts - 1)
         places = tf.gather(self._starts, bases)[..., None] + order
         return tf.gather(self._order, places)
 

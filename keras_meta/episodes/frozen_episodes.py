@@ -145,7 +145,7 @@ def _recipe_to_draw(episodes, origin, changed):
     if not whole or len(origin.starts()) != episodes.cardinality():
         changed = True
     recipe = None if origin is None or changed else origin.recipe
-    if not isinstance(recipe, SampledEpisodes) or recipe.sampler is None:
+    if not isinstance(recipe, SampledEpisodes):
         raise ValueError(
             "Without their examples, only episodes that come straight from a "
             "function `from_...` of `keras_meta.episodes` can be kept. "

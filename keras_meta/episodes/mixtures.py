@@ -67,7 +67,7 @@ def mixed(
     )
     recipes = [recipe_of(dataset) for dataset in datasets]
     # A mixture of mixtures must not draw twice with the same numbers.
-    depth = 1 + max((_depth_of(recipe) for recipe in recipes), default=0)
+    depth = 1 + max((recipe.mixing_depth for recipe in recipes), default=0)
     if not recipes:
         raise ValueError(
             "There must be at least one data set to mix. Received: none."
@@ -131,16 +131,12 @@ def recipe_of(dataset):
             "`keras_meta.episodes` and not be changed by `map()` or its like. "
             f"Received: {dataset}. Change the result instead."
         )
-    if getattr(origin.recipe, "is_list", False):
+    if origin.recipe.is_list:
         raise ValueError(
             "Only sources that can make any episode can be mixed. Received: a "
             "frozen list. Use the source it was drawn from."
         )
     return origin.recipe
-
-
-def _depth_of(recipe):
-    return getattr(recipe, "mixing_depth", 0)
 
 
 def _limits(weights, count):

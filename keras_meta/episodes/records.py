@@ -1,3 +1,4 @@
+import collections
 import glob
 import hashlib
 import os
@@ -323,7 +324,8 @@ def _find(files):
             "`files` must name files of records. Received: an empty list."
         )
     real = [os.path.realpath(file) for file in found]
-    twice = [file for file in found if real.count(os.path.realpath(file)) > 1]
+    times = collections.Counter(real)
+    twice = [file for file, path in zip(found, real) if times[path] > 1]
     if twice:
         # A record would be support and query of one episode.
         raise ValueError(

@@ -33,6 +33,9 @@ class SampledEpisodes:
         augment_query: Optional layer.
     """
 
+    mixing_depth = 0
+    is_list = False
+
     def __init__(
         self,
         examples,
