@@ -145,7 +145,7 @@ def evaluate_episodes(model, episodes, metric=None, steps=None):
             "`episodes` must hold at least one episode. Received: an empty "
             "data set."
         )
-    steps = [_mean_and_interval(step) for step in values]
+    steps = [mean_and_interval(step) for step in values]
     return EpisodeEvaluation(
         name, *steps[-1], values.shape[1], values[-1], steps, protocol
     )
@@ -243,7 +243,15 @@ def _check_fit(labels, predictions, sample_weight):
         )
 
 
-def _mean_and_interval(values):
+def mean_and_interval(values):
+    """Returns the mean of values, and half the width of its 95 % interval.
+
+    Args:
+        values: Array `[count]`.
+
+    Returns:
+        A tuple of floats; the second is NaN where there is one value.
+    """
     if len(values) < 2:
         return float(np.mean(values)), float("nan")
     quantile = statistics.NormalDist().inv_cdf(0.975)

@@ -204,32 +204,81 @@ def adapt(
         steps; `states`, the list of the states after these; and `rule_state`,
         what the update rule remembers in the end.
     """
+    batch_statistics = normalization_statistics != "frozen"
+
+    def support_loss(step, weights, state):
+        x, y, weight = _batch(support, batches, step)
+        if at_step is not None:
+            weights, state = at_step(first_step + step, weights, state)
+        predictions, state = forward(
+            network, weights, state, x, training, batch_statistics, weight
+        )
+        return mean_loss(loss, y, predictions, weight), state
+
+    return descend(
+        support_loss,
+        weights,
+        state,
+        update_rule,
+        steps,
+        adapting=adapting,
+        proximity=proximity,
+        constant_steps=constant_steps,
+        recompute=recompute,
+        rolled=rolled,
+        rule_state=rule_state,
+        first_step=first_step,
+    )
+
+
+def descend(
+    objective,
+    weights,
+    state,
+    update_rule,
+    steps,
+    adapting=None,
+    proximity=0.0,
+    constant_steps=0,
+    recompute=False,
+    rolled=False,
+    rule_state=None,
+    first_step=0,
+):
+    """Takes inner steps down any objective: the loop of `adapt()`.
+
+    What is not described here is described there.
+
+    Args:
+        objective: Function `(step, weights, state)` that returns the loss, a
+            scalar, and the state of the network after the step. `step` is
+            the number of the step among these `steps`.
+        weights: List of tensors, where the descent starts.
+        state: Structure of tensors that the objective hands on.
+        update_rule: A `keras_meta.update_rules.UpdateRule`.
+        steps: Integer, the number of inner steps.
+        adapting: See `adapt()`.
+        proximity: See `adapt()`.
+        constant_steps: See `adapt()`.
+        recompute: See `adapt()`.
+        rolled: See `adapt()`.
+        rule_state: See `adapt()`.
+        first_step: See `adapt()`.
+
+    Returns:
+        An `Adaptation`, as `adapt()`.
+    """
     if adapting is None:
         adapting = [True] * len(weights)
     start = _chosen(weights, adapting)
-    batch_statistics = normalization_statistics != "frozen"
 
     def take_step(constant, step, weights, rule_state, state):
-        x, y, weight = _batch(support, batches, step)
         moving = _chosen(weights, adapting)
         with tf.GradientTape() as inner_tape:
             inner_tape.watch(moving)
             all_weights = _with_chosen(weights, adapting, moving)
-            if at_step is not None:
-                all_weights, state = at_step(
-                    first_step + step, all_weights, state
-                )
-            predictions, state = forward(
-                network,
-                all_weights,
-                state,
-                x,
-                training,
-                batch_statistics,
-                weight,
-            )
-            support_loss = mean_loss(loss, y, predictions, weight)
-        gradients = dense_gradients(inner_tape, support_loss, moving)
+            loss, state = objective(step, all_weights, state)
+        gradients = dense_gradients(inner_tape, loss, moving)
         if proximity:
             gradients = [
                 gradient + proximity * (weight - anchor)
@@ -241,7 +290,7 @@ def adapt(
             moving, gradients, rule_state, first_step + step
         )
         weights = _with_chosen(weights, adapting, moving)
-        return weights, rule_state, state, support_loss
+        return weights, rule_state, state, loss
 
     weights = list(weights)
     if rule_state is None:

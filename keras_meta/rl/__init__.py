@@ -1,0 +1,38 @@
+"""Meta-reinforcement learning: TF-Agents with Keras 3 networks.
+
+Import it before `tf.keras` is used: TF-Agents needs that to be Keras 2.
+"""
+
+from keras_meta.rl import compatibility
+
+compatibility.prepare()
+
+from keras_meta.rl import environments
+from keras_meta.rl import outer_updates
+from keras_meta.rl.agent_model import AgentModel
+from keras_meta.rl.maml_agent import MAMLAgent
+from keras_meta.rl.meta_agent import MetaAgent
+from keras_meta.rl.networks import KerasActorNetwork
+from keras_meta.rl.networks import KerasCriticNetwork
+from keras_meta.rl.networks import KerasDistributionNetwork
+from keras_meta.rl.networks import KerasNetwork
+from keras_meta.rl.networks import KerasQNetwork
+from keras_meta.rl.networks import KerasRecurrentNetwork
+from keras_meta.rl.networks import KerasValueNetwork
+from keras_meta.rl.rollouts import RolloutDriver
+
+__all__ = [
+    "AgentModel",
+    "KerasActorNetwork",
+    "KerasCriticNetwork",
+    "KerasDistributionNetwork",
+    "KerasNetwork",
+    "KerasQNetwork",
+    "KerasRecurrentNetwork",
+    "KerasValueNetwork",
+    "MAMLAgent",
+    "MetaAgent",
+    "RolloutDriver",
+    "environments",
+    "outer_updates",
+]

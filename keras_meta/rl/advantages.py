@@ -1,0 +1,144 @@
+"""How much better actions were than expected: returns and baselines."""
+
+import tensorflow as tf
+from tf_agents.trajectories import time_step as time_steps
+
+from keras_meta import ridge_regression
+
+
+def backwards(rewards, factors):
+    """Adds up from the end: `total = reward + factor * total_after`.
+
+    Args:
+        rewards: Tensor `[rows, steps]`.
+        factors: Tensor `[rows, steps]`, of what follows a step.
+
+    Returns:
+        Tensor `[rows, steps]`.
+    """
+    rewards, factors = tf.transpose(rewards), tf.transpose(factors)
+    totals = tf.scan(
+        lambda after, step: step[0] + step[1] * after,
+        (rewards, factors),
+        tf.zeros_like(rewards[0]),
+        reverse=True,
+    )
+    return tf.transpose(totals)
+
+
+def continues(experience):
+    """Returns 1 where a step is followed by one of the same rollout.
+
+    Args:
+        experience: A TF-Agents `Trajectory` of tensors `[rows, steps, ...]`.
+
+    Returns:
+        Float tensor `[rows, steps]`.
+    """
+    last = tf.equal(experience.next_step_type, time_steps.StepType.LAST)
+    return tf.cast(~last, tf.float32)
+
+
+def discounted_returns(experience, discount):
+    """Returns what follows each step in its rollout, discounted.
+
+    Args:
+        experience: A TF-Agents `Trajectory` of tensors `[rows, steps, ...]`.
+        discount: Float from 0 to 1, for each step.
+
+    Returns:
+        Float tensor `[rows, steps]`.
+    """
+    return backwards(experience.reward, discount * continues(experience))
+
+
+def generalized_advantages(experience, values, last_value, discount, decay):
+    """Returns the generalized advantages.
+
+    Args:
+        experience: A TF-Agents `Trajectory` of tensors `[rows, steps, ...]`.
+        values: Float tensor `[rows, steps]`, the expected returns.
+        last_value: Float tensor `[rows]`, the expected return after the last
+            step.
+        discount: Float from 0 to 1, for each step.
+        decay: Float from 0 to 1: 0 trusts the values, 1 the rewards.
+
+    Returns:
+        Float tensor `[rows, steps]`.
+
+    Reference:
+        - [Schulman et al., 2016](https://arxiv.org/abs/1506.02438)
+    """
+    following = tf.concat([values[:, 1:], last_value[:, None]], axis=1)
+    going_on = discount * continues(experience)
+    errors = experience.reward + going_on * following - values
+    return backwards(errors, decay * going_on)
+
+
+def linear_baseline(observations, returns, weight, tasks, steps):
+    """Fits returns by a linear model of the observation and the time.
+
+    One model for each task, of the observation, its square, and three powers
+    of the time.
+
+    Args:
+        observations: Nested structure of tensors `[rows, steps, ...]`; the
+            rows of one task stand together.
+        returns: Float tensor `[rows, steps]`.
+        weight: Float tensor `[rows, steps]`, 0 for what does not count.
+        tasks: Integer, the number of tasks.
+        steps: Integer, how many steps count as a unit of time.
+
+    Returns:
+        Float tensor `[rows, steps]`, the expected returns.
+
+    Reference:
+        - [Duan et al., 2016](https://arxiv.org/abs/1604.06778)
+    """
+    rows, length = tf.unstack(tf.shape(returns))
+    seen = tf.concat(
+        [
+            tf.reshape(
+                tf.cast(leaf, tf.float32),
+                [rows, length, leaf.shape[2:].num_elements()],
+            )
+            for leaf in tf.nest.flatten(observations)
+        ],
+        axis=-1,
+    )
+    seen = tf.clip_by_value(seen, -10.0, 10.0)
+    time = tf.cast(tf.range(length), tf.float32) / float(steps)
+    time = tf.broadcast_to(time[None, :, None], [rows, length, 1])
+    features = tf.concat(
+        [seen, seen**2, time, time**2, time**3, tf.ones_like(time)], axis=-1
+    )
+    x = tf.reshape(features, [tasks, -1, features.shape[-1]])
+    y = tf.reshape(returns, [tasks, -1, 1])
+    weight = tf.reshape(weight, [tasks, -1])
+    solution = ridge_regression.solve(x, y, weight, 1e-5)
+    return tf.reshape(tf.matmul(x, solution), [rows, length])
+
+
+def normalized(advantages, weight, tasks):
+    """Scales advantages to mean 0 and deviation 1 within each task.
+
+    Args:
+        advantages: Float tensor `[rows, steps]`; the rows of one task stand
+            together.
+        weight: Float tensor `[rows, steps]`, 0 for what does not count.
+        tasks: Integer, the number of tasks.
+
+    Returns:
+        Float tensor `[rows, steps]`.
+    """
+    shape = tf.shape(advantages)
+    by_task = tf.reshape(advantages, [tasks, -1])
+    weight = tf.reshape(weight, [tasks, -1])
+    count = tf.maximum(tf.reduce_sum(weight, axis=1, keepdims=True), 1.0)
+
+    def mean(values):
+        return tf.reduce_sum(values * weight, axis=1, keepdims=True) / count
+
+    centered = by_task - mean(by_task)
+    scaled = centered / (tf.sqrt(mean(centered**2)) + 1e-8)
+    return tf.reshape(scaled, shape)

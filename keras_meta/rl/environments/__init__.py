@@ -1,0 +1,15 @@
+"""Families of tasks: distributions over environments of TF-Agents."""
+
+from keras_meta.rl.environments.bandits import Bandits
+from keras_meta.rl.environments.point_navigation import PointNavigation
+from keras_meta.rl.environments.tabular_mdps import TabularMDPs
+from keras_meta.rl.environments.task_family import GraphTaskFamily
+from keras_meta.rl.environments.task_family import TaskFamily
+
+__all__ = [
+    "Bandits",
+    "GraphTaskFamily",
+    "PointNavigation",
+    "TabularMDPs",
+    "TaskFamily",
+]

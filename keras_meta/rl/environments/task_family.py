@@ -1,0 +1,450 @@
+import collections
+import zlib
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.environments import tf_environment
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as time_steps
+
+from keras_meta import arguments
+
+SPLITS = ("train", "validation", "test")
+
+
+class TaskFamily(tf_environment.TFEnvironment):
+    """A distribution over environments, and a batch of them.
+
+    Each row of the batch is an environment with a task of its own. As an
+    environment of TF-Agents (`reset()`, `step()`) it serves any agent and
+    driver. Meta-learners use the same dynamics as pure functions of tensors,
+    `start()` and `advance()`, with as many rows as there are tasks.
+
+    Tasks are drawn by `sample_tasks()` from a seed. Those of the splits
+    `"train"`, `"validation"` and `"test"` do not overlap.
+
+    A subclass says how tasks are drawn and how rows move on: see
+    `GraphTaskFamily` for what is written in TensorFlow, and `GymnasiumTasks`
+    for environments of gymnasium.
+
+    Args:
+        observation_spec: The specification of one observation.
+        action_spec: The specification of one action.
+        task_spec: Nested structure of `tf.TensorSpec`, one task.
+        horizon: Integer of 1 or more, the number of steps of a rollout.
+        batch_size: Integer, the rows of `reset()` and `step()`.
+        seed: Integer from 0, decides which tasks there are.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+    """
+
+    def __init__(
+        self,
+        observation_spec,
+        action_spec,
+        task_spec,
+        horizon,
+        batch_size=1,
+        seed=0,
+    ):
+        arguments.check_positive_integer(
+            "horizon", horizon, "A rollout must have at least one step."
+        )
+        arguments.check_positive_integer("batch_size", batch_size)
+        arguments.check_integer_from_zero("seed", seed)
+        super().__init__(
+            time_steps.time_step_spec(observation_spec),
+            action_spec,
+            int(batch_size),
+        )
+        self.task_spec = task_spec
+        self.horizon = int(horizon)
+        self.seed = int(seed)
+        self._drawn = 0
+
+    def draw_tasks(self, count, seed, split):
+        """Draws tasks; to be written by a subclass, in TensorFlow.
+
+        Args:
+            count: Integer, how many.
+            seed: Tensor `[2]` of int32, for the stateless random functions
+                of TensorFlow. It differs from split to split.
+            split: `"train"`, `"validation"` or `"test"`, where that matters:
+                where tasks are so few that those of two splits could be
+                alike by chance.
+
+        Returns:
+            Nested structure of tensors `[count, ...]`, as in `task_spec`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement "
+            "`draw_tasks(count, seed, split)`."
+        )
+
+    def start(self, tasks, seed):
+        """Begins a rollout in each task.
+
+        Args:
+            tasks: Nested structure of tensors `[rows, ...]`.
+            seed: Tensor `[2]` of int32, decides all that is random.
+
+        Returns:
+            A tuple: the carry, for `advance()`, and a TF-Agents `TimeStep`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `start(tasks, seed)`."
+        )
+
+    def advance(self, carry, actions):
+        """Takes one step in each row; one that has ended begins anew.
+
+        Args:
+            carry: What `start()` or the last `advance()` returned.
+            actions: Tensor `[rows, ...]`.
+
+        Returns:
+            A tuple: the carry, and a TF-Agents `TimeStep`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `advance(carry, actions)`."
+        )
+
+    def sample_tasks(self, count, split="train", seed=0):
+        """Draws tasks; the same arguments always give the same ones.
+
+        Args:
+            count: Integer of 1 or more.
+            split: `"train"` (the default), `"validation"` or `"test"`.
+            seed: Integer, to draw others; or a scalar tensor.
+
+        Returns:
+            Nested structure of tensors `[count, ...]`.
+
+        Raises:
+            ValueError: Where an argument is not as described.
+        """
+        arguments.check_positive_integer("count", count)
+        arguments.check_choice("split", split, SPLITS)
+        # By name, so that each family has tasks of its own.
+        key = zlib.crc32(f"{type(self).__name__} {split}".encode())
+        key = tf.constant([self.seed, np.uint32(key).astype(np.int32)])
+        key = tf.random.experimental.stateless_fold_in(key, seed)
+        return self.draw_tasks(count, key, split)
+
+    def sample_task(self, split="train"):
+        """Draws one task, another one with each call.
+
+        Args:
+            split: `"train"` (the default), `"validation"` or `"test"`.
+
+        Returns:
+            Nested structure of tensors, as in `task_spec`.
+        """
+        self._drawn += 1
+        # Apart from the numbers that data sets use.
+        tasks = self.sample_tasks(1, split, -self._drawn)
+        return tf.nest.map_structure(lambda leaf: leaf[0], tasks)
+
+    def tasks(self, meta_batch_size, split="train", batches=None, seed=0):
+        """Returns a data set of meta-batches of tasks, for `fit()`.
+
+        Args:
+            meta_batch_size: Integer, the tasks of an outer step.
+            split: `"train"` (the default), `"validation"` or `"test"`.
+            batches: Integer, the number of meta-batches, the same ones in
+                every epoch; or `None` (the default), without end.
+            seed: Integer from 0, to draw others.
+
+        Returns:
+            A `tf.data.Dataset` of tensors `[meta_batch_size, ...]`.
+
+        Raises:
+            ValueError: Where an argument is not as described.
+
+        Example:
+
+        ```python
+        environment = keras_meta.rl.environments.PointNavigation()
+        goals = next(iter(environment.tasks(meta_batch_size=20)))  # [20, 2]
+        ```
+        """
+        arguments.check_positive_integer("meta_batch_size", meta_batch_size)
+        arguments.check_choice("split", split, SPLITS)
+        arguments.check_integer_from_zero("seed", seed)
+        if batches is not None:
+            arguments.check_positive_integer("batches", batches)
+        numbers = tf.data.Dataset.range(2**31 - 1 if batches is None else batches)
+
+        def draw(number):
+            number = tf.cast(number, tf.int32)
+            mixed = tf.random.experimental.stateless_fold_in(
+                tf.constant([seed, 0]), number
+            )
+            return self.sample_tasks(meta_batch_size, split, mixed[0])
+
+        return numbers.map(draw).prefetch(2)
+
+
+# What a row of a `GraphTaskFamily` is between two steps.
+Rows = collections.namedtuple(
+    "Rows", ["tasks", "state", "steps", "step_type", "seed"]
+)
+
+
+class GraphTaskFamily(TaskFamily):
+    """A task family whose dynamics are written in TensorFlow.
+
+    A subclass writes four functions of all rows at once: `draw_tasks()`,
+    `initial_state()`, `transition()` and `observe()`.
+
+    The arguments are those of `TaskFamily`.
+
+    Example:
+
+    ```python
+    class Thermostats(keras_meta.rl.environments.GraphTaskFamily):
+        # Keep a room at 0; how fast it cools differs from task to task.
+        def __init__(self, batch_size=1, seed=0):
+            super().__init__(
+                tf.TensorSpec([1], tf.float32),
+                BoundedTensorSpec([1], tf.float32, -1.0, 1.0),
+                task_spec=tf.TensorSpec([1], tf.float32),
+                horizon=20,
+                batch_size=batch_size,
+                seed=seed,
+            )
+
+        def draw_tasks(self, count, seed, split):
+            return tf.random.stateless_uniform([count, 1], seed, 0.1, 0.9)
+
+        def initial_state(self, tasks, seed):
+            return tf.zeros_like(tasks)
+
+        def transition(self, state, actions, tasks, seed):
+            state = state - tasks + actions
+            return state, -tf.abs(state[:, 0]), tf.zeros_like(state[:, 0], tf.bool)
+
+        def observe(self, state, tasks):
+            return state
+    ```
+    """
+
+    def __init__(
+        self,
+        observation_spec,
+        action_spec,
+        task_spec,
+        horizon,
+        batch_size=1,
+        seed=0,
+    ):
+        super().__init__(
+            observation_spec, action_spec, task_spec, horizon, batch_size, seed
+        )
+        self._generator = tf.random.Generator.from_seed(seed)
+        tasks = self.sample_tasks(self.batch_size)
+        rows, time_step = self.start(tasks, tf.constant([seed, 0]))
+
+        def variable(tensor):
+            return tf.Variable(tensor, trainable=False)
+
+        self._rows = tf.nest.map_structure(variable, rows)
+        self._reward = variable(time_step.reward)
+        self._discount = variable(time_step.discount)
+
+    def initial_state(self, tasks, seed):
+        """Returns the state in which rollouts begin; hook.
+
+        Args:
+            tasks: Nested structure of tensors `[rows, ...]`.
+            seed: Tensor `[2]` of int32, for stateless random functions.
+
+        Returns:
+            Nested structure of tensors `[rows, ...]`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement "
+            "`initial_state(tasks, seed)`."
+        )
+
+    def transition(self, state, actions, tasks, seed):
+        """Moves all rows by one step; hook.
+
+        Args:
+            state: Nested structure of tensors `[rows, ...]`.
+            actions: Tensor `[rows, ...]`; real ones may be out of bounds.
+            tasks: Nested structure of tensors `[rows, ...]`.
+            seed: Tensor `[2]` of int32, for stateless random functions.
+
+        Returns:
+            A tuple: the new state, the rewards `[rows]`, and bools `[rows]`,
+            whether the rollout ends there (beside the horizon).
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement "
+            "`transition(state, actions, tasks, seed)`."
+        )
+
+    def observe(self, state, tasks):
+        """Returns what the agent sees of a state; hook.
+
+        Args:
+            state: Nested structure of tensors `[rows, ...]`.
+            tasks: Nested structure of tensors `[rows, ...]`.
+
+        Returns:
+            Nested structure of tensors `[rows, ...]`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `observe(state, tasks)`."
+        )
+
+    def start(self, tasks, seed):
+        count = tf.nest.flatten(tasks)[0].shape[0]
+        if count is None:
+            count = tf.shape(tf.nest.flatten(tasks)[0])[0]
+        state = self.initial_state(tasks, seed)
+        rows = Rows(
+            tasks,
+            state,
+            tf.zeros([count], tf.int32),
+            tf.fill([count], time_steps.StepType.FIRST),
+            seed,
+        )
+        first = time_steps.TimeStep(
+            rows.step_type,
+            tf.zeros([count]),
+            tf.ones([count]),
+            self.observe(state, tasks),
+        )
+        return rows, first
+
+    def advance(self, carry, actions):
+        # Counted up: each number is the beginning of another stream.
+        seed = carry.seed + tf.constant([0, 1])
+        ended = tf.equal(carry.step_type, time_steps.StepType.LAST)
+        state, reward, terminal = self.transition(
+            carry.state, actions, carry.tasks, seed
+        )
+        state = tf.nest.map_structure(
+            lambda anew, moved: tf.where(_like(ended, moved), anew, moved),
+            self.initial_state(carry.tasks, seed),
+            state,
+        )
+        steps = tf.where(ended, 0, carry.steps + 1)
+        last = terminal | (steps >= self.horizon)
+        step_type = tf.where(
+            ended,
+            time_steps.StepType.FIRST,
+            tf.where(last, time_steps.StepType.LAST, time_steps.StepType.MID),
+        )
+        rows = Rows(carry.tasks, state, steps, step_type, seed)
+        # At the horizon the discount stays 1: nothing has ended there but
+        # the rollout.
+        time_step = time_steps.TimeStep(
+            step_type,
+            tf.where(ended, 0.0, reward),
+            tf.where(terminal & ~ended, 0.0, 1.0),
+            self.observe(state, carry.tasks),
+        )
+        return rows, time_step
+
+    def set_tasks(self, tasks):
+        """Sets the tasks of the rows of `reset()` and `step()`.
+
+        Args:
+            tasks: Nested structure of tensors: `[batch_size, ...]`, a task
+                for each row, or one task for all.
+
+        Raises:
+            ValueError: Where the tasks do not fit `task_spec`.
+        """
+        self._assign(self._rows.tasks, rows_of(self, tasks, self.batch_size))
+
+    def _current_time_step(self):
+        rows = tf.nest.map_structure(tf.convert_to_tensor, self._rows)
+        return time_steps.TimeStep(
+            rows.step_type,
+            tf.convert_to_tensor(self._reward),
+            tf.convert_to_tensor(self._discount),
+            self.observe(rows.state, rows.tasks),
+        )
+
+    def _reset(self):
+        tasks = tf.nest.map_structure(tf.convert_to_tensor, self._rows.tasks)
+        seed = self._generator.uniform_full_int([2], tf.int32)
+        return self._keep(*self.start(tasks, seed))
+
+    def _step(self, action):
+        rows = tf.nest.map_structure(tf.convert_to_tensor, self._rows)
+        return self._keep(*self.advance(rows, action))
+
+    def _keep(self, rows, time_step):
+        self._assign(self._rows, rows)
+        self._reward.assign(time_step.reward)
+        self._discount.assign(time_step.discount)
+        return time_step
+
+    def _assign(self, variables, tensors):
+        tf.nest.map_structure(
+            lambda variable, tensor: variable.assign(tensor), variables, tensors
+        )
+
+
+def rows_of(environment, tasks, rows):
+    """Returns one task a row.
+
+    Args:
+        environment: A `TaskFamily`.
+        tasks: Nested structure of tensors: one task, or `[count, ...]`.
+        rows: Integer, a multiple of `count`.
+
+    Returns:
+        Nested structure of tensors `[rows, ...]`. Rows of one task stand
+        together.
+
+    Raises:
+        ValueError: Where the tasks do not fit `task_spec` or the rows.
+    """
+    spec = environment.task_spec
+
+    def check(condition):
+        if not condition:
+            shapes = tf.nest.map_structure(
+                lambda leaf: str(tuple(np.shape(leaf))), tasks
+            )
+            raise ValueError(
+                "`tasks` must be one task, or as many as rows or a divisor "
+                f"of them. Received: tasks of shape {shapes}, where one task "
+                f"is {spec}, for {rows} rows. Draw them with "
+                "`sample_tasks()`."
+            )
+
+    try:
+        tf.nest.assert_same_structure(tasks, spec)
+    except (TypeError, ValueError):
+        check(False)
+
+    def repeat(leaf, leaf_spec):
+        leaf = tf.convert_to_tensor(leaf, leaf_spec.dtype)
+        if leaf.shape.rank == leaf_spec.shape.rank:
+            leaf = leaf[None]
+        check(leaf.shape[1:].is_compatible_with(leaf_spec.shape))
+        count = leaf.shape[0]
+        if count is not None:
+            check(rows % count == 0)
+        return tf.repeat(leaf, rows // tf.shape(leaf)[0], axis=0)
+
+    return tf.nest.map_structure(repeat, tasks, spec)
+
+
+def bounded(shape, minimum, maximum, dtype=tf.float32, name="action"):
+    """Returns the specification of an action with bounds."""
+    return tensor_spec.BoundedTensorSpec(shape, dtype, minimum, maximum, name)
+
+
+def _like(condition, tensor):
+    """Adds axes to a condition of rows, to choose among rows of `tensor`."""
+    extra = [1] * (tensor.shape.rank - 1)
+    return tf.reshape(condition, [-1, *extra])

@@ -1,0 +1,533 @@
+import keras
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.policies import actor_policy
+
+from keras_meta import adapting_weights
+from keras_meta import arguments
+from keras_meta import inner_loop
+from keras_meta.rl import advantages
+from keras_meta.rl import outer_updates
+from keras_meta.rl import rollouts as rollouts_module
+from keras_meta.rl.environments.task_family import rows_of
+from keras_meta.rl.fast_weights_policy import FastWeightsPolicy
+from keras_meta.rl.fast_weights_policy import forward
+from keras_meta.rl.meta_agent import MetaAgent
+from keras_meta.rl.meta_agent import MetaExperience
+from keras_meta.rl.networks import KerasDistributionNetwork
+from keras_meta.update_rules.base import UpdateRule
+from keras_meta.update_rules.gradient_descent import GradientDescent
+
+
+class MAMLAgent(MetaAgent):
+    """MAML for policies: a start from which a few rollouts are enough.
+
+    In each task, an inner step follows the policy gradient of a few rollouts,
+    whose advantages are told by a linear baseline that is fitted to them.
+    The outer step improves what the policy gets after the inner steps, and
+    its gradient passes through these.
+
+    The policies of all tasks run side by side in one graph: the state of the
+    policy is the adapted weights.
+
+    Args:
+        time_step_spec: The `time_step_spec()` of the environment.
+        action_spec: The `action_spec()` of the environment.
+        network: A `keras_meta.rl.KerasDistributionNetwork`.
+        optimizer: A `keras.optimizers.Optimizer` for the outer steps;
+            `outer_update="trpo"` needs none. `None` (the default) where
+            `AgentModel.compile()` gives one.
+        inner_steps: Integer of 1 or more, the number of inner steps. Each
+            has rollouts of its own. Defaults to `1`.
+        inner_learning_rate: Float above 0, the rate of plain gradient
+            descent. Defaults to `0.1` where no `update_rule` is given.
+        rollouts: Integer of 1 or more, the rollouts of each task for each
+            inner step, and after the last. Defaults to `20`.
+        outer_update: `"ppo"` (the default), `"reinforce"` or `"trpo"`; or
+            one of the classes in `keras_meta.rl.outer_updates` with settings
+            of its own.
+        first_order: Boolean. If true, the gradients of the inner steps count
+            as constants. Defaults to `False`.
+        every_step: Boolean. If true, the outer step improves the policies
+            after each inner step, and not only after the last. Defaults to
+            `False`.
+        update_rule: How an inner step is taken: one of
+            `keras_meta.update_rules`. Mutually exclusive with
+            `inner_learning_rate`.
+        adapts: Which weights adapt; see `keras_meta.MAML`. Defaults to
+            `"all"`.
+        discount: Float from 0 to 1, what a reward is worth one step later.
+            Defaults to `0.99`.
+        decay: Float from 0 to 1, the decay of generalized advantages.
+            Defaults to `1.0`.
+        name: String.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+        TypeError: Where the network or the rule is something else.
+
+    Example:
+
+    ```python
+    environment = keras_meta.rl.environments.PointNavigation()
+    policy = keras_meta.rl.KerasDistributionNetwork(
+        environment.observation_spec(),
+        environment.action_spec(),
+        keras_meta.backbones.mlp((2,), (64, 64), outputs=None),
+    )
+    agent = keras_meta.rl.MAMLAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        policy,
+        keras.optimizers.Adam(2e-3, global_clipnorm=1.0),
+    )
+    for goals in environment.tasks(meta_batch_size=20).take(2):
+        experience = agent.collect(environment, goals)
+        agent.train(experience)
+    ```
+
+    Reference:
+        - [Finn et al., 2017](https://arxiv.org/abs/1703.03400)
+    """
+
+    def __init__(
+        self,
+        time_step_spec,
+        action_spec,
+        network,
+        optimizer=None,
+        inner_steps=1,
+        inner_learning_rate=None,
+        rollouts=20,
+        outer_update="ppo",
+        first_order=False,
+        every_step=False,
+        update_rule=None,
+        adapts="all",
+        discount=0.99,
+        decay=1.0,
+        name=None,
+    ):
+        if not isinstance(network, KerasDistributionNetwork):
+            raise TypeError(
+                "`network` must be a `keras_meta.rl.KerasDistributionNetwork`."
+                f" Received: network={network!r}."
+            )
+        arguments.check_positive_integer("inner_steps", inner_steps)
+        arguments.check_positive_integer("rollouts", rollouts)
+        arguments.check_boolean("first_order", first_order)
+        arguments.check_boolean("every_step", every_step)
+        arguments.check_share("discount", discount)
+        arguments.check_share("decay", decay)
+        if update_rule is None:
+            rate = 0.1 if inner_learning_rate is None else inner_learning_rate
+            arguments.check_positive_number("inner_learning_rate", rate)
+            update_rule = GradientDescent(rate)
+        elif inner_learning_rate is not None:
+            raise ValueError(
+                "Only one of `inner_learning_rate` and `update_rule` must be "
+                f"given. Received: inner_learning_rate={inner_learning_rate} "
+                f"and update_rule={update_rule}. Give the rate to the rule."
+            )
+        if not isinstance(update_rule, UpdateRule):
+            raise TypeError(
+                "`update_rule` must be a `keras_meta.update_rules.UpdateRule`. "
+                f"Received: update_rule={update_rule!r}."
+            )
+        self.outer_update = outer_updates.get(outer_update)
+        model = network.model
+        self._adapting = adapting_weights.mask(model, adapts)
+        update_rule.build_for(
+            [
+                variable
+                for variable, adapting in zip(
+                    model.trainable_variables, self._adapting
+                )
+                if adapting
+            ]
+        )
+        # In functions, where Keras 2 does not look into Keras 3.
+        self._network = lambda: network
+        self._update_rule = lambda: update_rule
+        self._rule_variables = [v.value for v in update_rule.variables]
+        self.inner_steps = int(inner_steps)
+        self.rollouts = int(rollouts)
+        self.first_order = first_order
+        self.every_step = every_step
+        self.discount = float(discount)
+        self.decay = float(decay)
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            FastWeightsPolicy(time_step_spec, action_spec, network, True),
+            FastWeightsPolicy(time_step_spec, action_spec, network),
+            optimizer,
+            name,
+        )
+
+    @property
+    def network(self):
+        """The `KerasDistributionNetwork` that the agent trains."""
+        return self._network()
+
+    @property
+    def update_rule(self):
+        """How an inner step is taken."""
+        return self._update_rule()
+
+    @property
+    def outer_variables(self):
+        return [
+            *self.network.model.trainable_variables,
+            *self.update_rule.trainable_variables,
+        ]
+
+    @property
+    def models(self):
+        """The Keras models and layers that hold what is learned."""
+        return [self.network.model, self.update_rule]
+
+    def collect(self, environment, tasks, rollouts=None, inner_steps=None):
+        """Collects rollouts in each task, and adapts between them.
+
+        Args:
+            environment: A `keras_meta.rl.environments.TaskFamily`.
+            tasks: Nested structure of tensors `[tasks, ...]`.
+            rollouts: Integer, the rollouts of each task for each inner step;
+                `None` (the default) means as in training.
+            inner_steps: Integer; `None` (the default) means as in training.
+
+        Returns:
+            A `MetaExperience`: the trajectories of each inner step, and those
+            after the last, `[tasks * rollouts, steps, ...]`. Rows of one task
+            stand together.
+        """
+        rollouts = self.rollouts if rollouts is None else rollouts
+        inner_steps = self.inner_steps if inner_steps is None else inner_steps
+        count = tf.nest.flatten(tasks)[0].shape[0]
+        rows = rows_of(environment, tasks, count * rollouts)
+        weights, rule_state = self._start(count)
+        adaptation = []
+        for step in range(inner_steps):
+            experience, _ = rollouts_module.collect(
+                environment, self.collect_policy, rows, weights
+            )
+            adaptation.append(experience)
+            weights, rule_state = self._adapt(
+                weights, rule_state, experience, step
+            )
+        query, _ = rollouts_module.collect(
+            environment, self.collect_policy, rows, weights
+        )
+        return MetaExperience(tuple(adaptation), query)
+
+    def returns(self, environment, tasks, rollouts=None):
+        rollouts, inner_steps = self._shared_out(rollouts)
+        experience = self.collect(environment, tasks, rollouts, inner_steps)
+        return self._returns(experience)
+
+    def rollout_counts(self, rollouts=None):
+        rollouts, inner_steps = self._shared_out(rollouts)
+        return [rollouts * step for step in range(inner_steps + 1)]
+
+    def _shared_out(self, rollouts):
+        """Returns the rollouts of an inner step, and how many steps."""
+        if rollouts is None:
+            return self.rollouts, self.inner_steps
+        arguments.check_positive_integer("rollouts", rollouts)
+        if rollouts < self.inner_steps:
+            raise ValueError(
+                "Each inner step must have a rollout. Received: rollouts="
+                f"{rollouts} and inner_steps={self.inner_steps}."
+            )
+        if rollouts % self.inner_steps:
+            raise ValueError(
+                "`rollouts` must be a multiple of the inner steps, which share "
+                f"them. Received: rollouts={rollouts} and inner_steps="
+                f"{self.inner_steps}."
+            )
+        return rollouts // self.inner_steps, self.inner_steps
+
+    def adapt(self, environment, rollouts=None, steps=None):
+        rollouts, inner_steps = self._shared_out(rollouts)
+        weights, rule_state = self._start(1)
+        adapt = tf.function(self._adapt, autograph=False)
+        for step in range(inner_steps):
+            experience = rollouts_module.collect_here(
+                environment, self.collect_policy, rollouts, weights, steps
+            )
+            weights, rule_state = adapt(weights, rule_state, experience, step)
+        network = self.network.copy()
+        for variable, other in zip(
+            network.model.variables, self.network.model.variables
+        ):
+            variable.assign(other)
+        for variable, value in zip(network.trainable_weights, weights):
+            variable.assign(value[0])
+        return actor_policy.ActorPolicy(
+            self.time_step_spec, self.action_spec, network
+        )
+
+    def _start(self, count):
+        """Returns the weights and the state of the rule of `count` tasks."""
+        weights = self.collect_policy.get_initial_state(count)
+        adapting = [
+            weight
+            for weight, adapts in zip(weights, self._adapting)
+            if adapts
+        ]
+        rule_state = tf.vectorized_map(
+            lambda weights: self.update_rule.initial_state(list(weights)),
+            tuple(adapting),
+        )
+        return weights, rule_state
+
+    def _adapt(self, weights, rule_state, experience, step):
+        """Takes an inner step in each task."""
+        count = tf.nest.flatten(weights)[0].shape[0]
+
+        def adapt(task):
+            weights, rule_state, batch = task
+            adaptation = self._descend(
+                list(weights), rule_state, batch, step, constant=True
+            )
+            return (
+                tuple(adaptation.weights_per_step[-1]),
+                adaptation.rule_state,
+            )
+
+        weights, rule_state = tf.vectorized_map(
+            adapt, (weights, rule_state, self._batch(experience, count))
+        )
+        return tf.nest.map_structure(tf.stop_gradient, (weights, rule_state))
+
+    def _descend(self, weights, rule_state, batch, step, constant):
+        """Takes an inner step in one task."""
+
+        def objective(step, weights, state):
+            del step
+            log_probability = self._log_probability(weights, batch)
+            loss = outer_updates.PolicyGradient().loss(
+                log_probability, batch["advantage"]
+            )
+            return mean(loss, batch["weight"]), state
+
+        return inner_loop.descend(
+            objective,
+            weights,
+            (),
+            self.update_rule,
+            steps=1,
+            adapting=self._adapting,
+            constant_steps=1 if constant else 0,
+            rule_state=rule_state,
+            first_step=step,
+        )
+
+    def _log_probability(self, weights, batch):
+        distribution = self.network.read(
+            forward(self.network, weights, batch["observation"])
+        )
+        return distribution.log_prob(batch["action"])
+
+    def _batch(self, experience, count):
+        """Returns what a step learns from trajectories, by task.
+
+        Args:
+            experience: A `Trajectory` `[rows, steps, ...]`.
+            count: Integer, the number of tasks.
+
+        Returns:
+            Dictionary of tensors `[tasks, actions, ...]`.
+        """
+        weight = rollouts_module.first_rollout(experience)
+        advantage = self._advantages(experience, weight, count)
+
+        def by_task(leaf):
+            return tf.reshape(leaf, [count, -1, *leaf.shape[2:]])
+
+        batch = {
+            "observation": experience.observation,
+            "action": experience.action,
+            "advantage": advantage,
+            "weight": weight,
+        }
+        batch = tf.nest.map_structure(by_task, batch)
+        return tf.nest.map_structure(tf.stop_gradient, batch)
+
+    def _advantages(self, experience, weight, count):
+        returns = advantages.discounted_returns(experience, self.discount)
+        steps = experience.reward.shape[1]
+        values = advantages.linear_baseline(
+            experience.observation, returns, weight, count, steps
+        )
+        if self.decay < 1:
+            advantage = advantages.generalized_advantages(
+                experience,
+                values,
+                tf.zeros_like(values[:, -1]),
+                self.discount,
+                self.decay,
+            )
+        else:
+            advantage = returns - values
+        return advantages.normalized(advantage, weight, count)
+
+    def _train(self, experience, weights=None):
+        del weights
+        if not isinstance(self.outer_update, outer_updates.TrustRegion):
+            self.check_optimizer()
+        problem = _OuterProblem(self, experience)
+        loss, norm = self.outer_update.apply(problem, self.optimizer)
+        self.train_step_counter.assign_add(1)
+        returns = tf.reduce_mean(self._returns(experience), axis=0)
+        extra = {
+            "return_before": returns[0],
+            "return_after": returns[-1],
+            "gradient_norm": norm,
+        }
+        return tf_agent.LossInfo(loss, extra)
+
+    def _returns(self, experience):
+        """Returns the mean return of each task and step, `[tasks, points]`."""
+        stages = [*experience.adaptation, experience.query]
+        returns = [rollouts_module.first_returns(stage) for stage in stages]
+        rows = self._tasks_of(experience)
+        return tf.stack(
+            [
+                tf.reduce_mean(tf.reshape(stage, [rows, -1]), axis=1)
+                for stage in returns
+            ],
+            axis=1,
+        )
+
+    def _tasks_of(self, experience):
+        return experience.query.reward.shape[0] // self.rollouts
+
+
+class _OuterProblem:
+    """What an outer step optimizes: the policies after adaptation.
+
+    Args:
+        agent: A `MAMLAgent`.
+        experience: A `MetaExperience`.
+    """
+
+    def __init__(self, agent, experience):
+        self._agent = agent
+        count = agent._tasks_of(experience)
+        adaptation = [
+            agent._batch(stage, count) for stage in experience.adaptation
+        ]
+        query = agent._batch(experience.query, count)
+        # What is collected after one inner step is what the next adapts on.
+        queries = [*adaptation[1:], query] if agent.every_step else [query]
+        self._tasks = {"adaptation": adaptation, "queries": queries}
+        self._tasks["before"] = tf.nest.map_structure(
+            tf.stop_gradient,
+            tf.vectorized_map(
+                lambda task: self._outputs(task, self.values()), self._tasks
+            ),
+        )
+
+    @property
+    def variables(self):
+        return self._agent.outer_variables
+
+    def values(self):
+        """Returns the tensors of the variables."""
+        return [tf.convert_to_tensor(v.value) for v in self.variables]
+
+    def _outputs(self, task, values):
+        """Returns what the adapted networks say of each query set."""
+        agent = self._agent
+        rule_variables = agent.update_rule.trainable_variables
+        weights = values[: len(values) - len(rule_variables)]
+        rule_values = values[len(weights) :]
+        stages = []
+        rule_state = None
+        # The rule reads these values instead of its variables.
+        scope = keras.StatelessScope(
+            state_mapping=zip(rule_variables, rule_values)
+        )
+        with scope:
+            for step, batch in enumerate(task["adaptation"]):
+                adaptation = agent._descend(
+                    weights, rule_state, batch, step, agent.first_order
+                )
+                weights = adaptation.weights_per_step[-1]
+                rule_state = adaptation.rule_state
+                stages.append(weights)
+            stages = stages[-len(task["queries"]) :]
+            return [
+                forward(agent.network, weights, query["observation"])
+                for weights, query in zip(stages, task["queries"])
+            ]
+
+    def _measure(self, task, values):
+        """Returns the loss of a task, and how far its policies have gone."""
+        read = self._agent.network.read
+        losses, divergences = [], []
+        for query, outputs, before in zip(
+            task["queries"], self._outputs(task, values), task["before"]
+        ):
+            new, old = read(outputs), read(before)
+            log_ratio = new.log_prob(query["action"]) - old.log_prob(
+                query["action"]
+            )
+            loss = self._agent.outer_update.loss(log_ratio, query["advantage"])
+            losses.append(mean(loss, query["weight"]))
+            divergences.append(mean(old.kl_divergence(new), query["weight"]))
+        return (
+            tf.add_n(losses) / len(losses),
+            tf.add_n(divergences) / len(losses),
+        )
+
+    def loss_and_gradients(self, values):
+        """Returns the mean loss of the tasks, and its gradients."""
+
+        def learn(task):
+            with tf.GradientTape() as tape:
+                tape.watch(values)
+                loss, _ = self._measure(task, values)
+            return loss, inner_loop.dense_gradients(tape, loss, values)
+
+        loss, gradients = tf.vectorized_map(learn, self._tasks)
+        gradients = [tf.reduce_mean(part, axis=0) for part in gradients]
+        return tf.reduce_mean(loss), gradients
+
+    def loss_and_divergence(self, values):
+        """Returns the mean loss and the mean divergence of the tasks."""
+        loss, divergence = tf.vectorized_map(
+            lambda task: self._measure(task, values), self._tasks
+        )
+        return tf.reduce_mean(loss), tf.reduce_mean(divergence)
+
+    def divergence_product(self, values, vector):
+        """Multiplies the second derivatives of the divergence by a vector."""
+
+        def multiply(task):
+            with tf.GradientTape() as outer_tape:
+                outer_tape.watch(values)
+                with tf.GradientTape() as inner_tape:
+                    inner_tape.watch(values)
+                    _, divergence = self._measure(task, values)
+                slopes = inner_loop.dense_gradients(
+                    inner_tape, divergence, values
+                )
+                slope = tf.add_n(
+                    [
+                        tf.reduce_sum(slope * part)
+                        for slope, part in zip(slopes, vector)
+                    ]
+                )
+            return inner_loop.dense_gradients(outer_tape, slope, values)
+
+        products = tf.vectorized_map(multiply, self._tasks)
+        return [tf.reduce_mean(part, axis=0) for part in products]
+
+
+def mean(values, weight):
+    """Returns the weighted mean of `values`."""
+    total = tf.reduce_sum(values * weight)
+    return total / tf.maximum(tf.reduce_sum(weight), 1.0)

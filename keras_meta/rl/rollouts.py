@@ -1,0 +1,220 @@
+"""Rollouts: what a policy does in tasks, as trajectories of TF-Agents."""
+
+import tensorflow as tf
+from tf_agents.drivers import driver
+from tf_agents.trajectories import time_step as time_steps
+from tf_agents.trajectories import trajectory
+
+from keras_meta import arguments
+
+
+def collect(environment, policy, tasks, policy_state=None, steps=None):
+    """Runs a policy for one rollout in each row, whatever rows there are.
+
+    Args:
+        environment: A `keras_meta.rl.environments.TaskFamily`.
+        policy: A `tf_agents` policy.
+        tasks: Nested structure of tensors `[rows, ...]`, a task for each row.
+        policy_state: What the policy starts with. `None` (the default) means
+            its initial state for as many rows.
+        steps: Integer, how many steps are taken in each row. `None` (the
+            default) means the horizon of the environment.
+
+    Returns:
+        A tuple: a `Trajectory` of tensors `[rows, steps, ...]`, and the last
+        state of the policy. Where a rollout ends early another one follows;
+        `first_rollout()` tells which steps belong to the first.
+    """
+    steps = environment.horizon if steps is None else steps
+    seed = tf.random.uniform([2], tf.int32.min, tf.int32.max, tf.int32)
+    if policy_state is None:
+        rows = tf.nest.flatten(tasks)[0].shape[0]
+        if rows is None:
+            rows = tf.shape(tf.nest.flatten(tasks)[0])[0]
+        policy_state = policy.get_initial_state(rows)
+    start = environment.start(tasks, seed)
+    return _run(
+        environment, start, environment.advance, policy, policy_state, steps
+    )
+
+
+def collect_here(environment, policy, rollouts, policy_state=None, steps=None):
+    """Runs a policy in the rows that an environment has, by its own steps.
+
+    Args:
+        environment: Any `TFEnvironment` of TF-Agents.
+        policy: A `tf_agents` policy.
+        rollouts: Integer, the number of rollouts. Where it is more than
+            there are rows, one follows the other.
+        policy_state: What the policy starts each of them with. `None` (the
+            default) means its initial state.
+        steps: Integer, the longest a rollout may be. `None` (the default)
+            means the `horizon` of the environment.
+
+    Returns:
+        A `Trajectory` of tensors `[rollouts, steps, ...]`.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+    """
+    arguments.check_positive_integer("rollouts", rollouts)
+    if steps is None:
+        steps = getattr(environment, "horizon", None)
+    if steps is None:
+        raise ValueError(
+            "An environment without a `horizon` must be run for a number of "
+            f"steps. Received: {environment!r} and steps=None. Pass the "
+            "longest a rollout may be as `steps=`."
+        )
+    arguments.check_positive_integer(
+        "steps", steps, "A rollout must have at least one step."
+    )
+    rows = environment.batch_size or 1
+    if policy_state is None:
+        policy_state = policy.get_initial_state(rows)
+
+    @tf.function(autograph=False)
+    def run():
+        experience, _ = _run(
+            environment,
+            ((), environment.reset()),
+            lambda carry, action: (carry, environment.step(action)),
+            policy,
+            policy_state,
+            steps,
+        )
+        return experience
+
+    runs = [run() for _ in range(-(-rollouts // rows))]
+    return tf.nest.map_structure(
+        lambda *leaves: tf.concat(leaves, axis=0)[:rollouts], *runs
+    )
+
+
+def _run(environment, start, advance, policy, policy_state, steps):
+    carry, time_step = start
+    arrays = tf.nest.map_structure(
+        lambda leaf: tf.TensorArray(leaf.dtype, steps), policy.trajectory_spec
+    )
+
+    def body(number, carry, time_step, policy_state, arrays):
+        decision = policy.action(time_step, policy_state)
+        carry, after = advance(carry, decision.action)
+        transition = trajectory.from_transition(time_step, decision, after)
+        arrays = tf.nest.map_structure(
+            lambda array, leaf: array.write(number, leaf), arrays, transition
+        )
+        return number + 1, carry, after, decision.state, arrays
+
+    _, _, _, policy_state, arrays = tf.while_loop(
+        lambda number, *_: number < steps,
+        body,
+        (0, carry, time_step, policy_state, arrays),
+        parallel_iterations=1,
+        maximum_iterations=steps,
+    )
+    collected = tf.nest.map_structure(_by_rows, arrays)
+    reward = _checked(collected.reward, environment)
+    return collected._replace(reward=reward), policy_state
+
+
+def _by_rows(array):
+    stacked = array.stack()
+    axes = range(2, stacked.shape.rank)
+    return tf.stop_gradient(tf.transpose(stacked, [1, 0, *axes]))
+
+
+def _checked(reward, environment):
+    return tf.debugging.check_numerics(
+        reward,
+        "The rewards of an environment must be finite. Received: NaN or Inf "
+        f"from {type(environment).__name__}. Look at what it returns for the "
+        "actions of the policy, which may be out of bounds",
+    )
+
+
+def first_rollout(experience):
+    """Tells which steps belong to the first rollout of each row.
+
+    Args:
+        experience: A `Trajectory` of tensors `[rows, steps, ...]`.
+
+    Returns:
+        Float tensor `[rows, steps]`, 1 until the first rollout ends, and 0
+        after that.
+    """
+    ended = tf.equal(experience.step_type, time_steps.StepType.LAST)
+    before = tf.cumsum(tf.cast(ended, tf.int32), axis=1)
+    return tf.cast(tf.equal(before, 0), tf.float32)
+
+
+def first_returns(experience):
+    """Returns what each row's first rollout got in all, `[rows]`.
+
+    Args:
+        experience: A `Trajectory` of tensors `[rows, steps, ...]`.
+
+    Returns:
+        Float tensor `[rows]`, the sums of the rewards.
+    """
+    counted = first_rollout(experience)
+    return tf.reduce_sum(experience.reward * counted, axis=1)
+
+
+class RolloutDriver(driver.Driver):
+    """A driver of TF-Agents that runs a policy in all rows at once.
+
+    Unlike the drivers that come with TF-Agents it returns what happened,
+    all rollouts of the same length, and needs no replay buffer.
+
+    Args:
+        environment: A `keras_meta.rl.environments.TaskFamily`.
+        policy: A `tf_agents` policy, such as the `collect_policy` of an
+            agent.
+        steps: Integer, how many steps are taken in each row. `None` (the
+            default) means the horizon of the environment.
+        observers: Optional list of functions, each of which gets the whole
+            `Trajectory`, such as `replay_buffer.add_batch`.
+
+    Raises:
+        ValueError: Where `steps` is less than one.
+
+    Example:
+
+    ```python
+    environment = keras_meta.rl.environments.PointNavigation()
+    policy = tf_agents.policies.random_tf_policy.RandomTFPolicy(
+        environment.time_step_spec(), environment.action_spec()
+    )
+    driver = keras_meta.rl.RolloutDriver(environment, policy)
+    goals = environment.sample_tasks(20)
+    experience, _ = driver.run(goals)  # [20, 100, ...]
+    ```
+    """
+
+    def __init__(self, environment, policy, steps=None, observers=None):
+        steps = environment.horizon if steps is None else steps
+        arguments.check_positive_integer(
+            "steps", steps, "A rollout must have at least one step."
+        )
+        super().__init__(environment, policy, observers)
+        self.steps = int(steps)
+
+    def run(self, tasks, policy_state=None):
+        """Runs the policy for one rollout in each task.
+
+        Args:
+            tasks: Nested structure of tensors `[rows, ...]`.
+            policy_state: What the policy starts with; `None` (the default)
+                means its initial state.
+
+        Returns:
+            A tuple: a `Trajectory` of tensors `[rows, steps, ...]`, and the
+            last state of the policy.
+        """
+        experience, policy_state = collect(
+            self.env, self.policy, tasks, policy_state, self.steps
+        )
+        for observer in self.observers:
+            observer(experience)
+        return experience, policy_state
