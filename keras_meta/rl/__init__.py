@@ -19,6 +19,7 @@ from keras_meta.rl.networks import KerasNetwork
 from keras_meta.rl.networks import KerasQNetwork
 from keras_meta.rl.networks import KerasRecurrentNetwork
 from keras_meta.rl.networks import KerasValueNetwork
+from keras_meta.rl.rl2_agent import RL2Agent
 from keras_meta.rl.rollouts import RolloutDriver
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "KerasValueNetwork",
     "MAMLAgent",
     "MetaAgent",
+    "RL2Agent",
     "RolloutDriver",
     "environments",
     "outer_updates",

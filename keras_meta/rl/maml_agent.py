@@ -226,7 +226,7 @@ class MAMLAgent(MetaAgent):
         experience = self.collect(environment, tasks, rollouts, inner_steps)
         return self._returns(experience)
 
-    def rollout_counts(self, rollouts=None):
+    def rollout_counts(self, environment, rollouts=None):
         rollouts, inner_steps = self._shared_out(rollouts)
         return [rollouts * step for step in range(inner_steps + 1)]
 
@@ -253,7 +253,7 @@ class MAMLAgent(MetaAgent):
         weights, rule_state = self._start(1)
         adapt = tf.function(self._adapt, autograph=False)
         for step in range(inner_steps):
-            experience = rollouts_module.collect_here(
+            experience, _ = rollouts_module.collect_here(
                 environment, self.collect_policy, rollouts, weights, steps
             )
             weights, rule_state = adapt(weights, rule_state, experience, step)
@@ -272,9 +272,7 @@ class MAMLAgent(MetaAgent):
         """Returns the weights and the state of the rule of `count` tasks."""
         weights = self.collect_policy.get_initial_state(count)
         adapting = [
-            weight
-            for weight, adapts in zip(weights, self._adapting)
-            if adapts
+            weight for weight, adapts in zip(weights, self._adapting) if adapts
         ]
         rule_state = tf.vectorized_map(
             lambda weights: self.update_rule.initial_state(list(weights)),

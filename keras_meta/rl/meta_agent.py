@@ -171,10 +171,11 @@ class MetaAgent(tf_agent.TFAgent):
             "`returns(environment, tasks, rollouts)`."
         )
 
-    def rollout_counts(self, rollouts=None):
+    def rollout_counts(self, environment, rollouts=None):
         """Returns how many rollouts each point of `returns()` has seen.
 
         Args:
+            environment: As in `returns()`.
             rollouts: As in `returns()`.
 
         Returns:
@@ -182,7 +183,7 @@ class MetaAgent(tf_agent.TFAgent):
         """
         raise NotImplementedError(
             f"{type(self).__name__} must implement "
-            "`rollout_counts(rollouts)`."
+            "`rollout_counts(environment, rollouts)`."
         )
 
     def adapt(self, environment, rollouts=None, steps=None):
@@ -240,5 +241,5 @@ class MetaAgent(tf_agent.TFAgent):
         columns = [mean_and_interval(column) for column in values.T]
         means, intervals = np.transpose(columns)
         return ReturnCurve(
-            self.rollout_counts(rollouts), means, intervals, values
+            self.rollout_counts(environment, rollouts), means, intervals, values
         )

@@ -487,9 +487,10 @@ def unroll(cell, inputs, step_type, state):
 
 
 def _output_size(cell):
-    return getattr(cell, "output_size", None) or tf.nest.flatten(
-        cell.state_size
-    )[0]
+    return (
+        getattr(cell, "output_size", None)
+        or tf.nest.flatten(cell.state_size)[0]
+    )
 
 
 @keras.saving.register_keras_serializable(package="keras_meta")

@@ -52,7 +52,8 @@ def collect_here(environment, policy, rollouts, policy_state=None, steps=None):
             means the `horizon` of the environment.
 
     Returns:
-        A `Trajectory` of tensors `[rollouts, steps, ...]`.
+        A tuple: a `Trajectory` of tensors `[rollouts, steps, ...]`, and the
+        last state of the policy, `[batch_size, ...]`.
 
     Raises:
         ValueError: Where an argument is not as described.
@@ -75,7 +76,7 @@ def collect_here(environment, policy, rollouts, policy_state=None, steps=None):
 
     @tf.function(autograph=False)
     def run():
-        experience, _ = _run(
+        return _run(
             environment,
             ((), environment.reset()),
             lambda carry, action: (carry, environment.step(action)),
@@ -83,12 +84,13 @@ def collect_here(environment, policy, rollouts, policy_state=None, steps=None):
             policy_state,
             steps,
         )
-        return experience
 
     runs = [run() for _ in range(-(-rollouts // rows))]
-    return tf.nest.map_structure(
-        lambda *leaves: tf.concat(leaves, axis=0)[:rollouts], *runs
+    experience = tf.nest.map_structure(
+        lambda *leaves: tf.concat(leaves, axis=0)[:rollouts],
+        *[experience for experience, _ in runs],
     )
+    return experience, runs[-1][1]
 
 
 def _run(environment, start, advance, policy, policy_state, steps):

@@ -5,6 +5,7 @@ from keras_meta.rl.environments.point_navigation import PointNavigation
 from keras_meta.rl.environments.tabular_mdps import TabularMDPs
 from keras_meta.rl.environments.task_family import GraphTaskFamily
 from keras_meta.rl.environments.task_family import TaskFamily
+from keras_meta.rl.environments.trials import Trials
 
 __all__ = [
     "Bandits",
@@ -12,4 +13,5 @@ __all__ = [
     "PointNavigation",
     "TabularMDPs",
     "TaskFamily",
+    "Trials",
 ]

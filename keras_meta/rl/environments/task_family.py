@@ -62,6 +62,10 @@ class TaskFamily(tf_environment.TFEnvironment):
         self.horizon = int(horizon)
         self.seed = int(seed)
         self._drawn = 0
+        self._generator = tf.random.Generator.from_seed(seed)
+        # What `step()` goes on from; made with the first use, since a
+        # meta-learner needs no rows but its own.
+        self._tasks = self._carry = self._time_step = None
 
     def draw_tasks(self, count, seed, split):
         """Draws tasks; to be written by a subclass, in TensorFlow.
@@ -108,6 +112,23 @@ class TaskFamily(tf_environment.TFEnvironment):
         """
         raise NotImplementedError(
             f"{type(self).__name__} must implement `advance(carry, actions)`."
+        )
+
+    def restart(self, carry, time_step, rows):
+        """Begins a new rollout in some rows, without a step.
+
+        Args:
+            carry: What `advance()` returned.
+            time_step: The `TimeStep` that `advance()` returned.
+            rows: Bool tensor `[rows]`, which ones.
+
+        Returns:
+            A tuple: the carry, and the time step, in which these rows show
+            the first observation of their new rollout.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement "
+            "`restart(carry, time_step, rows)`."
         )
 
     def sample_tasks(self, count, split="train", seed=0):
@@ -174,7 +195,9 @@ class TaskFamily(tf_environment.TFEnvironment):
         arguments.check_integer_from_zero("seed", seed)
         if batches is not None:
             arguments.check_positive_integer("batches", batches)
-        numbers = tf.data.Dataset.range(2**31 - 1 if batches is None else batches)
+        numbers = tf.data.Dataset.range(
+            2**31 - 1 if batches is None else batches
+        )
 
         def draw(number):
             number = tf.cast(number, tf.int32)
@@ -184,6 +207,48 @@ class TaskFamily(tf_environment.TFEnvironment):
             return self.sample_tasks(meta_batch_size, split, mixed[0])
 
         return numbers.map(draw).prefetch(2)
+
+    def set_tasks(self, tasks):
+        """Sets the tasks of the rows of `reset()` and `step()`.
+
+        Args:
+            tasks: Nested structure of tensors: `[batch_size, ...]`, a task
+                for each row, or one task for all.
+
+        Raises:
+            ValueError: Where the tasks do not fit `task_spec`.
+        """
+        tasks = rows_of(self, tasks, self.batch_size)
+        self._make_rows()
+        _assign(self._tasks, tasks)
+
+    def _make_rows(self):
+        if self._tasks is not None:
+            return
+        with tf.init_scope():
+            tasks = self.sample_tasks(self.batch_size)
+            self._tasks = _variables(tasks)
+            carry, time_step = self.start(tasks, tf.constant([self.seed, 0]))
+            self._carry = _variables(carry)
+            self._time_step = _variables(time_step)
+
+    def _current_time_step(self):
+        self._make_rows()
+        return _tensors(self._time_step)
+
+    def _reset(self):
+        self._make_rows()
+        seed = self._generator.uniform_full_int([2], tf.int32)
+        return self._keep(*self.start(_tensors(self._tasks), seed))
+
+    def _step(self, action):
+        self._make_rows()
+        return self._keep(*self.advance(_tensors(self._carry), action))
+
+    def _keep(self, carry, time_step):
+        _assign(self._carry, carry)
+        _assign(self._time_step, time_step)
+        return time_step
 
 
 # What a row of a `GraphTaskFamily` is between two steps.
@@ -223,35 +288,13 @@ class GraphTaskFamily(TaskFamily):
 
         def transition(self, state, actions, tasks, seed):
             state = state - tasks + actions
-            return state, -tf.abs(state[:, 0]), tf.zeros_like(state[:, 0], tf.bool)
+            reward = -tf.abs(state[:, 0])
+            return state, reward, tf.zeros_like(reward, tf.bool)
 
         def observe(self, state, tasks):
             return state
     ```
     """
-
-    def __init__(
-        self,
-        observation_spec,
-        action_spec,
-        task_spec,
-        horizon,
-        batch_size=1,
-        seed=0,
-    ):
-        super().__init__(
-            observation_spec, action_spec, task_spec, horizon, batch_size, seed
-        )
-        self._generator = tf.random.Generator.from_seed(seed)
-        tasks = self.sample_tasks(self.batch_size)
-        rows, time_step = self.start(tasks, tf.constant([seed, 0]))
-
-        def variable(tensor):
-            return tf.Variable(tensor, trainable=False)
-
-        self._rows = tf.nest.map_structure(variable, rows)
-        self._reward = variable(time_step.reward)
-        self._discount = variable(time_step.discount)
 
     def initial_state(self, tasks, seed):
         """Returns the state in which rollouts begin; hook.
@@ -327,68 +370,39 @@ class GraphTaskFamily(TaskFamily):
         state, reward, terminal = self.transition(
             carry.state, actions, carry.tasks, seed
         )
-        state = tf.nest.map_structure(
-            lambda anew, moved: tf.where(_like(ended, moved), anew, moved),
-            self.initial_state(carry.tasks, seed),
-            state,
-        )
-        steps = tf.where(ended, 0, carry.steps + 1)
-        last = terminal | (steps >= self.horizon)
+        steps = carry.steps + 1
         step_type = tf.where(
-            ended,
-            time_steps.StepType.FIRST,
-            tf.where(last, time_steps.StepType.LAST, time_steps.StepType.MID),
+            terminal | (steps >= self.horizon),
+            time_steps.StepType.LAST,
+            time_steps.StepType.MID,
         )
-        rows = Rows(carry.tasks, state, steps, step_type, seed)
+        moved = Rows(carry.tasks, state, steps, step_type, seed)
         # At the horizon the discount stays 1: nothing has ended there but
         # the rollout.
         time_step = time_steps.TimeStep(
             step_type,
             tf.where(ended, 0.0, reward),
             tf.where(terminal & ~ended, 0.0, 1.0),
-            self.observe(state, carry.tasks),
+            (),
         )
-        return rows, time_step
+        return self.restart(moved, time_step, ended)
 
-    def set_tasks(self, tasks):
-        """Sets the tasks of the rows of `reset()` and `step()`.
-
-        Args:
-            tasks: Nested structure of tensors: `[batch_size, ...]`, a task
-                for each row, or one task for all.
-
-        Raises:
-            ValueError: Where the tasks do not fit `task_spec`.
-        """
-        self._assign(self._rows.tasks, rows_of(self, tasks, self.batch_size))
-
-    def _current_time_step(self):
-        rows = tf.nest.map_structure(tf.convert_to_tensor, self._rows)
-        return time_steps.TimeStep(
-            rows.step_type,
-            tf.convert_to_tensor(self._reward),
-            tf.convert_to_tensor(self._discount),
-            self.observe(rows.state, rows.tasks),
+    def restart(self, carry, time_step, rows):
+        seed = carry.seed + tf.constant([0, 1])
+        state = tf.nest.map_structure(
+            lambda anew, old: tf.where(_like(rows, old), anew, old),
+            self.initial_state(carry.tasks, seed),
+            carry.state,
         )
-
-    def _reset(self):
-        tasks = tf.nest.map_structure(tf.convert_to_tensor, self._rows.tasks)
-        seed = self._generator.uniform_full_int([2], tf.int32)
-        return self._keep(*self.start(tasks, seed))
-
-    def _step(self, action):
-        rows = tf.nest.map_structure(tf.convert_to_tensor, self._rows)
-        return self._keep(*self.advance(rows, action))
-
-    def _keep(self, rows, time_step):
-        self._assign(self._rows, rows)
-        self._reward.assign(time_step.reward)
-        self._discount.assign(time_step.discount)
-        return time_step
-
-    def _assign(self, variables, tensors):
-        tf.nest.map_structure(
-            lambda variable, tensor: variable.assign(tensor), variables, tensors
+        step_type = tf.where(rows, time_steps.StepType.FIRST, carry.step_type)
+        carry = carry._replace(
+            state=state,
+            steps=tf.where(rows, 0, carry.steps),
+            step_type=step_type,
+            seed=seed,
+        )
+        return carry, time_step._replace(
+            step_type=step_type, observation=self.observe(state, carry.tasks)
         )
 
 
@@ -448,3 +462,19 @@ def _like(condition, tensor):
     """Adds axes to a condition of rows, to choose among rows of `tensor`."""
     extra = [1] * (tensor.shape.rank - 1)
     return tf.reshape(condition, [-1, *extra])
+
+
+def _variables(structure):
+    return tf.nest.map_structure(
+        lambda tensor: tf.Variable(tensor, trainable=False), structure
+    )
+
+
+def _tensors(variables):
+    return tf.nest.map_structure(tf.convert_to_tensor, variables)
+
+
+def _assign(variables, tensors):
+    tf.nest.map_structure(
+        lambda variable, tensor: variable.assign(tensor), variables, tensors
+    )

@@ -1,0 +1,309 @@
+import keras
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+
+from keras_meta import arguments
+from keras_meta.rl import advantages
+from keras_meta.rl import rollouts as rollouts_module
+from keras_meta.rl.environments.trials import Trials
+from keras_meta.rl.environments.trials import returns_by_rollout
+from keras_meta.rl.meta_agent import MetaAgent
+from keras_meta.rl.networks import KerasRecurrentNetwork
+from keras_meta.rl.networks import policy_head
+from keras_meta.rl.outer_updates import ClippedSurrogate
+from keras_meta.rl.recurrent_policy import RecurrentPolicy
+
+
+class RL2Agent(MetaAgent):
+    """RL^2: a recurrent policy that has learned to learn, in its memory.
+
+    The agent plays trials, several rollouts in one task, and sees its last
+    action and reward. PPO trains it for the reward of the whole trial, so
+    that it learns to explore first. To adapt is to play: no weight changes.
+
+    Args:
+        time_step_spec: The `time_step_spec()` of
+            `keras_meta.rl.environments.Trials`.
+        action_spec: The `action_spec()` of the same.
+        cell: A cell of Keras, the memory. `None` (the default) means
+            `keras.layers.GRUCell(128)`.
+        optimizer: A `keras.optimizers.Optimizer`. `None` (the default) where
+            `AgentModel.compile()` gives one.
+        epochs: Integer of 1 or more, how often PPO uses each trial. Defaults
+            to `5`.
+        minibatches: Integer of 1 or more, in how many parts, which must be
+            equal. Defaults to `1`.
+        clip: Float above 0, by what share the chance of an action may
+            change. Defaults to `0.2`.
+        entropy: Float from 0, how much the entropy of the policy counts.
+            Defaults to `0.01`.
+        discount: Float from 0 to 1, what a reward is worth one step later.
+            Defaults to `0.99`.
+        decay: Float from 0 to 1, the decay of generalized advantages.
+            Defaults to `0.3`.
+        deviation: Float above 0, where the standard deviation of real
+            actions starts, in units of their bounds. Defaults to `1.0`.
+        unroll: Integer, the longest trial in steps; gradients pass back
+            through a whole trial. `None` (the default) means any.
+        name: String.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+
+    Example:
+
+    ```python
+    bandits = keras_meta.rl.environments.Bandits(arms=5, horizon=1)
+    trials = keras_meta.rl.environments.Trials(bandits, rollouts=10)
+    agent = keras_meta.rl.RL2Agent(
+        trials.time_step_spec(),
+        trials.action_spec(),
+        keras.layers.GRUCell(32),
+        keras.optimizers.Adam(3e-3),
+    )
+    for tasks in trials.tasks(meta_batch_size=256).take(2):
+        agent.train(agent.collect(trials, tasks))
+    ```
+
+    Reference:
+        - [Duan et al., 2016](https://arxiv.org/abs/1611.02779)
+        - [Wang et al., 2016](https://arxiv.org/abs/1611.05763)
+    """
+
+    def __init__(
+        self,
+        time_step_spec,
+        action_spec,
+        cell=None,
+        optimizer=None,
+        epochs=5,
+        minibatches=1,
+        clip=0.2,
+        entropy=0.01,
+        discount=0.99,
+        decay=0.3,
+        deviation=1.0,
+        unroll=None,
+        name=None,
+    ):
+        arguments.check_positive_integer("epochs", epochs)
+        arguments.check_positive_integer("minibatches", minibatches)
+        arguments.check_number_from_zero("entropy", entropy)
+        arguments.check_share("discount", discount)
+        arguments.check_share("decay", decay)
+        if unroll is not None:
+            arguments.check_positive_integer("unroll", unroll)
+        self._surrogate = ClippedSurrogate(clip)
+        self.epochs = int(epochs)
+        self.minibatches = int(minibatches)
+        self.entropy = float(entropy)
+        self.discount = float(discount)
+        self.decay = float(decay)
+        self.unroll = unroll
+        if cell is None:
+            cell = keras.layers.GRUCell(128)
+        heads, self._read = policy_head(action_spec, "auto", deviation)
+        inputs = keras.Input((_units(cell),))
+        outputs = [head(inputs) for head in heads]
+        value = keras.layers.Dense(1, kernel_initializer="zeros")(inputs)
+        model = keras.Model(inputs, [*outputs, value])
+        observation_spec = time_step_spec.observation
+        # One set of weights: what to do, and what to expect of it.
+        network = KerasRecurrentNetwork(observation_spec, cell, model)
+        policy_network = KerasRecurrentNetwork(
+            observation_spec, cell, model, head=self._distribution
+        )
+        self._network = lambda: network
+        self._policy_network = lambda: policy_network
+        self._models = lambda: [cell, model]
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            RecurrentPolicy(time_step_spec, action_spec, policy_network, True),
+            RecurrentPolicy(time_step_spec, action_spec, policy_network),
+            optimizer,
+            name,
+        )
+
+    def _distribution(self, outputs):
+        outputs = outputs[:-1]
+        return self._read(outputs[0] if len(outputs) == 1 else outputs)
+
+    @property
+    def models(self):
+        """The Keras layers and models that hold what is learned."""
+        return self._models()
+
+    @property
+    def outer_variables(self):
+        return [v for model in self.models for v in model.trainable_variables]
+
+    def collect(self, environment, tasks, greedy=False):
+        """Plays a trial in each task.
+
+        Args:
+            environment: A `keras_meta.rl.environments.Trials`.
+            tasks: Nested structure of tensors `[tasks, ...]`.
+            greedy: Boolean, whether to take the most likely actions.
+
+        Returns:
+            A TF-Agents `Trajectory` of tensors `[tasks, steps, ...]`.
+
+        Raises:
+            TypeError: Where the environment is something else.
+            ValueError: Where a trial is longer than the `unroll`.
+        """
+        self._check_trials(environment)
+        policy = self.policy if greedy else self.collect_policy
+        experience, _ = rollouts_module.collect(environment, policy, tasks)
+        return experience
+
+    def _check_trials(self, environment):
+        if not isinstance(environment, Trials):
+            raise TypeError(
+                "`RL2Agent` plays trials. Received: environment="
+                f"{environment!r}. Wrap it: `keras_meta.rl.environments."
+                "Trials(environment, rollouts=2)`."
+            )
+        if self.unroll is not None and environment.horizon > self.unroll:
+            raise ValueError(
+                "A trial must not be longer than the recurrent unroll. "
+                f"Received: unroll={self.unroll} and trials of "
+                f"{environment.horizon} steps. Raise `unroll`, or take fewer "
+                "or shorter rollouts."
+            )
+
+    def returns(self, environment, tasks, rollouts=None, greedy=False):
+        rollouts = self._rollouts_of(environment, rollouts)
+        experience = self.collect(environment, tasks, greedy)
+        return returns_by_rollout(experience, environment.rollouts)[
+            :, :rollouts
+        ]
+
+    def _rollouts_of(self, environment, rollouts):
+        if rollouts is None:
+            return environment.rollouts
+        arguments.check_positive_integer("rollouts", rollouts)
+        if rollouts > environment.rollouts:
+            raise ValueError(
+                "A trial does not have that many rollouts. Received: "
+                f"rollouts={rollouts} and trials of {environment.rollouts}."
+            )
+        return rollouts
+
+    def adapt(self, environment, rollouts=None, steps=None):
+        self._check_trials(environment)
+        rollouts = self._rollouts_of(environment, rollouts)
+        # In one row: what is found out in others would not be remembered.
+        if steps is None:
+            steps = rollouts * environment.environment.horizon
+        _, memory = rollouts_module.collect_here(
+            environment, self.collect_policy, 1, steps=steps
+        )
+        return RecurrentPolicy(
+            self.time_step_spec,
+            self.action_spec,
+            self._policy_network(),
+            greedy=True,
+            memory=[part[0] for part in memory],
+        )
+
+    def rollout_counts(self, environment, rollouts=None):
+        # Each point is a rollout in which all before it are remembered.
+        return list(range(self._rollouts_of(environment, rollouts)))
+
+    def _train(self, experience, weights=None):
+        del weights
+        self.check_optimizer()
+        weight = rollouts_module.first_rollout(experience)
+        before, values = self._look(experience)
+        old = tf.stop_gradient(before.log_prob(experience.action))
+        values = tf.stop_gradient(values)
+        advantage = advantages.generalized_advantages(
+            experience,
+            values,
+            tf.zeros_like(values[:, -1]),
+            self.discount,
+            self.decay,
+        )
+        returns = values + advantage
+        # The loss of the values is counted in units of their variance.
+        variance = tf.math.reduce_variance(returns) + 1e-6
+        batch = {
+            "experience": experience,
+            "weight": weight,
+            "old": old,
+            "returns": returns,
+            "advantage": advantages.normalized(advantage, weight, 1),
+        }
+        loss = self._epochs(batch, variance)
+        self.train_step_counter.assign_add(1)
+        total = rollouts_module.first_returns(experience)
+        return tf_agent.LossInfo(loss, {"return": tf.reduce_mean(total)})
+
+    def _look(self, experience):
+        """Returns the distributions and values at each step."""
+        outputs, _ = self._network()(
+            experience.observation, experience.step_type
+        )
+        return self._distribution(outputs), outputs[-1][..., 0]
+
+    def _epochs(self, batch, variance):
+        rows = batch["weight"].shape[0]
+        if rows % self.minibatches:
+            raise ValueError(
+                "The tasks of a meta-batch must be a multiple of the "
+                f"minibatches. Received: {rows} tasks and minibatches="
+                f"{self.minibatches}."
+            )
+        size = rows // self.minibatches
+
+        def body(number, order, loss):
+            del loss
+            part = number % self.minibatches
+            if self.minibatches > 1:
+                order = tf.cond(
+                    tf.equal(part, 0),
+                    lambda: tf.random.shuffle(tf.range(rows)),
+                    lambda: order,
+                )
+                chosen = order[part * size : (part + 1) * size]
+                minibatch = tf.nest.map_structure(
+                    lambda leaf: tf.gather(leaf, chosen), batch
+                )
+            else:
+                minibatch = batch
+            loss = self._step(minibatch, variance)
+            return number + 1, order, loss
+
+        return tf.while_loop(
+            lambda number, *_: number < self.epochs * self.minibatches,
+            body,
+            (0, tf.range(rows), 0.0),
+            parallel_iterations=1,
+        )[-1]
+
+    def _step(self, batch, variance):
+        variables = self.outer_variables
+        experience, weight = batch["experience"], batch["weight"]
+
+        def mean(values):
+            return tf.reduce_sum(values * weight) / tf.reduce_sum(weight)
+
+        with tf.GradientTape() as tape:
+            distribution, values = self._look(experience)
+            log_ratio = distribution.log_prob(experience.action) - batch["old"]
+            loss = mean(self._surrogate.loss(log_ratio, batch["advantage"]))
+            errors = tf.square(values - batch["returns"]) / variance
+            loss += 0.5 * mean(errors)
+            loss -= self.entropy * mean(distribution.entropy())
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        self.optimizer.apply(gradients, variables)
+        return loss
+
+
+def _units(cell):
+    return (
+        getattr(cell, "output_size", None)
+        or tf.nest.flatten(cell.state_size)[0]
+    )
