@@ -75,7 +75,7 @@ def generalized_advantages(experience, values, last_value, discount, decay):
     return backwards(errors, decay * going_on)
 
 
-def linear_baseline(observations, returns, weight, tasks, steps):
+def linear_baseline(observations, returns, weight, tasks):
     """Fits returns by a linear model of the observation and the time.
 
     One model for each task, of the observation, its square, and three powers
@@ -87,7 +87,6 @@ def linear_baseline(observations, returns, weight, tasks, steps):
         returns: Float tensor `[rows, steps]`.
         weight: Float tensor `[rows, steps]`, 0 for what does not count.
         tasks: Integer, the number of tasks.
-        steps: Integer, how many steps count as a unit of time.
 
     Returns:
         Float tensor `[rows, steps]`, the expected returns.
@@ -107,7 +106,7 @@ def linear_baseline(observations, returns, weight, tasks, steps):
         axis=-1,
     )
     seen = tf.clip_by_value(seen, -10.0, 10.0)
-    time = tf.cast(tf.range(length), tf.float32) / float(steps)
+    time = tf.cast(tf.range(length) / length, tf.float32)
     time = tf.broadcast_to(time[None, :, None], [rows, length, 1])
     features = tf.concat(
         [seen, seen**2, time, time**2, time**3, tf.ones_like(time)], axis=-1

@@ -7,10 +7,12 @@ from keras_meta import adapting_weights
 from keras_meta import arguments
 from keras_meta import inner_loop
 from keras_meta.rl import advantages
+from keras_meta.rl import export
 from keras_meta.rl import outer_updates
 from keras_meta.rl import rollouts as rollouts_module
 from keras_meta.rl.environments.task_family import rows_of
 from keras_meta.rl.fast_weights_policy import FastWeightsPolicy
+from keras_meta.rl.fast_weights_policy import distribution_by_task
 from keras_meta.rl.fast_weights_policy import forward
 from keras_meta.rl.meta_agent import MetaAgent
 from keras_meta.rl.meta_agent import MetaExperience
@@ -268,6 +270,88 @@ class MAMLAgent(MetaAgent):
             self.time_step_spec, self.action_spec, network
         )
 
+    def export(self, path):
+        """Writes a SavedModel that adapts and acts, without Python.
+
+        Its signatures are `start`, which gives the state before any task,
+        `explore` and `act`, which take a state and an observation and give
+        an `action` (drawn, or the most likely), and `adapt`, which takes one
+        inner step: from a state and rollouts (`observation`, `action`,
+        `reward` and `last` `[rollouts, steps, ...]`, the latter 1 where a
+        step ends a rollout) to a state.
+
+        Args:
+            path: String or path, the folder to write.
+
+        Example:
+
+        ```python
+        agent.export("agent")
+        loaded = tf.saved_model.load("agent")
+        state = loaded.signatures["start"]()
+        ```
+        """
+        observation_spec = self.time_step_spec.observation
+        state = (*self._start(1), tf.constant(0))
+        states = export.named("state", export.of_tensors(state))
+        observed = export.named(
+            "observation", export.with_axes(observation_spec, None)
+        )
+
+        def start():
+            return export.named("state", (*self._start(1), tf.constant(0)))
+
+        def explore(**inputs):
+            distribution = self._exported_distribution(state, inputs)
+            return {"action": distribution.sample()}
+
+        def act(**inputs):
+            distribution = self._exported_distribution(state, inputs)
+            return {"action": distribution.mode()}
+
+        def adapt(**inputs):
+            weights, rule_state, step = export.unnamed("state", state, inputs)
+            experience = rollouts_module.from_parts(
+                export.unnamed("observation", observation_spec, inputs),
+                inputs["action"],
+                inputs["reward"],
+                inputs["last"],
+            )
+            weights, rule_state = self._adapt(
+                weights, rule_state, experience, step
+            )
+            return export.named("state", (weights, rule_state, step + 1))
+
+        flags = tf.TensorSpec([None, None], tf.float32)
+        rollouts = {
+            **export.named(
+                "observation", export.with_axes(observation_spec, None, None)
+            ),
+            "action": export.with_axes(self.action_spec, None, None),
+            "reward": flags,
+            "last": flags,
+        }
+        export.write_saved_model(
+            path,
+            [v.value for model in self.models for v in model.variables],
+            {
+                "start": (start, {}),
+                "explore": (explore, {**states, **observed}),
+                "act": (act, {**states, **observed}),
+                "adapt": (adapt, {**states, **rollouts}),
+            },
+        )
+
+    def _exported_distribution(self, state, inputs):
+        weights, _, _ = export.unnamed("state", state, inputs)
+        return distribution_by_task(
+            self.network,
+            weights,
+            export.unnamed(
+                "observation", self.time_step_spec.observation, inputs
+            ),
+        )
+
     def _start(self, count):
         """Returns the weights and the state of the rule of `count` tasks."""
         weights = self.collect_policy.get_initial_state(count)
@@ -355,9 +439,8 @@ class MAMLAgent(MetaAgent):
 
     def _advantages(self, experience, weight, count):
         returns = advantages.discounted_returns(experience, self.discount)
-        steps = experience.reward.shape[1]
         values = advantages.linear_baseline(
-            experience.observation, returns, weight, count, steps
+            experience.observation, returns, weight, count
         )
         if self.decay < 1:
             advantage = advantages.generalized_advantages(

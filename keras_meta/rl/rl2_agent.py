@@ -4,6 +4,7 @@ from tf_agents.agents import tf_agent
 
 from keras_meta import arguments
 from keras_meta.rl import advantages
+from keras_meta.rl import export
 from keras_meta.rl import rollouts as rollouts_module
 from keras_meta.rl.environments.trials import Trials
 from keras_meta.rl.environments.trials import returns_by_rollout
@@ -211,6 +212,61 @@ class RL2Agent(MetaAgent):
     def rollout_counts(self, environment, rollouts=None):
         # Each point is a rollout in which all before it are remembered.
         return list(range(self._rollouts_of(environment, rollouts)))
+
+    def export(self, path):
+        """Writes a SavedModel that acts and remembers, without Python.
+
+        Its signatures are `start`, which gives the state before a trial, and
+        `explore` and `act`, which take a state and an observation (joined
+        with the last action, reward and end, as `Trials` does) and give an
+        `action` (drawn, or the most likely) and the next state.
+
+        Args:
+            path: String or path, the folder to write.
+
+        Example:
+
+        ```python
+        agent.export("agent")
+        loaded = tf.saved_model.load("agent")
+        state = loaded.signatures["start"]()
+        ```
+        """
+        spec = self.time_step_spec.observation
+        state = self.policy.get_initial_state(1)
+
+        def start():
+            return export.named("state", self.policy.get_initial_state(1))
+
+        def step(choose, inputs):
+            memory = export.unnamed("state", state, inputs)
+            distribution, memory = self._policy_network()(
+                inputs["observation"], network_state=memory
+            )
+            action = choose(distribution)
+            return {"action": action, **export.named("state", memory)}
+
+        memories = export.with_axes(self.policy.policy_state_spec, None)
+        inputs = {
+            **export.named("state", memories),
+            "observation": export.with_axes(spec, None),
+        }
+
+        def explore(**inputs):
+            return step(lambda distribution: distribution.sample(), inputs)
+
+        def act(**inputs):
+            return step(lambda distribution: distribution.mode(), inputs)
+
+        export.write_saved_model(
+            path,
+            [v.value for model in self.models for v in model.variables],
+            {
+                "start": (start, {}),
+                "explore": (explore, inputs),
+                "act": (act, inputs),
+            },
+        )
 
     def _train(self, experience, weights=None):
         del weights

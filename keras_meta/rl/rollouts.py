@@ -135,6 +135,33 @@ def _checked(reward, environment):
     )
 
 
+def from_parts(observation, action, reward, last):
+    """Makes a trajectory of what was seen, done and got.
+
+    Args:
+        observation: Nested structure of tensors `[rows, steps, ...]`.
+        action: Tensor `[rows, steps, ...]`.
+        reward: Float tensor `[rows, steps]`.
+        last: Tensor `[rows, steps]`, 1 where a step ends a rollout. What
+            follows it in a row does not count.
+
+    Returns:
+        A TF-Agents `Trajectory`.
+    """
+    ends = tf.cast(last, tf.bool)
+    over = tf.cumsum(tf.cast(ends, tf.int32), axis=1, exclusive=True) > 0
+    mid = tf.fill(tf.shape(ends), time_steps.StepType.MID)
+    return trajectory.Trajectory(
+        step_type=tf.where(over, time_steps.StepType.LAST, mid),
+        observation=observation,
+        action=action,
+        policy_info=(),
+        next_step_type=tf.where(ends, time_steps.StepType.LAST, mid),
+        reward=reward,
+        discount=tf.ones_like(reward),
+    )
+
+
 def first_rollout(experience):
     """Tells which steps belong to the first rollout of each row.
 

@@ -200,11 +200,9 @@ class TaskFamily(tf_environment.TFEnvironment):
         )
 
         def draw(number):
-            number = tf.cast(number, tf.int32)
-            mixed = tf.random.experimental.stateless_fold_in(
-                tf.constant([seed, 0]), number
-            )
-            return self.sample_tasks(meta_batch_size, split, mixed[0])
+            key = tf.stack([tf.constant(seed), tf.cast(number, tf.int32)])
+            number = tf.random.stateless_uniform([], key, None, None, tf.int32)
+            return self.sample_tasks(meta_batch_size, split, number)
 
         return numbers.map(draw).prefetch(2)
 
