@@ -179,7 +179,7 @@ class KerasValueNetwork(KerasNetwork):
 
     def __init__(self, input_tensor_spec, model, name="KerasValueNetwork"):
         check_model(model)
-        whole = _with_heads(model, [keras.layers.Dense(1)])
+        whole = _with_heads(input_tensor_spec, model, [keras.layers.Dense(1)])
         super().__init__(input_tensor_spec, whole, name=name)
 
     def read(self, outputs):
@@ -216,7 +216,9 @@ class KerasQNetwork(KerasNetwork):
         self, input_tensor_spec, action_spec, model, name="KerasQNetwork"
     ):
         check_model(model)
-        whole = _with_heads(model, [keras.layers.Dense(choices(action_spec))])
+        whole = _with_heads(
+            input_tensor_spec, model, [keras.layers.Dense(choices(action_spec))]
+        )
         super().__init__(input_tensor_spec, whole, name=name)
 
 
@@ -264,7 +266,9 @@ class KerasActorNetwork(KerasNetwork):
             ]
         )
         super().__init__(
-            input_tensor_spec, _with_heads(model, [layers]), name=name
+            input_tensor_spec,
+            _with_heads(input_tensor_spec, model, [layers]),
+            name=name,
         )
 
     def read(self, outputs):
@@ -358,7 +362,9 @@ class KerasDistributionNetwork(KerasNetwork):
         check_model(model)
         layers, self._read = policy_head(action_spec, head, deviation)
         super().__init__(
-            input_tensor_spec, _with_heads(model, layers), name=name
+            input_tensor_spec,
+            _with_heads(input_tensor_spec, model, layers),
+            name=name,
         )
 
     def read(self, outputs):
@@ -650,11 +656,11 @@ def _bounds(action_spec):
     return (highest + lowest) / 2, (highest - lowest) / 2
 
 
-def _with_heads(model, heads):
+def _with_heads(input_tensor_spec, model, heads):
     """Returns `model` with one or several layers on its features."""
     inputs = tf.nest.map_structure(
-        lambda tensor: keras.Input(tensor.shape[1:], dtype=tensor.dtype),
-        model.input,
+        lambda spec: keras.Input(spec.shape, dtype=spec.dtype.name),
+        input_tensor_spec,
     )
     features = model(inputs)
     outputs = [head(features) for head in heads]

@@ -314,30 +314,23 @@ class RL2Agent(MetaAgent):
             )
         size = rows // self.minibatches
 
-        def body(number, order, loss):
+        def epoch(number, loss):
             del loss
-            part = number % self.minibatches
-            if self.minibatches > 1:
-                order = tf.cond(
-                    tf.equal(part, 0),
-                    lambda: tf.random.shuffle(tf.range(rows)),
-                    lambda: order,
-                )
-                chosen = order[part * size : (part + 1) * size]
-                minibatch = tf.nest.map_structure(
-                    lambda leaf: tf.gather(leaf, chosen), batch
-                )
-            else:
-                minibatch = batch
-            loss = self._step(minibatch, variance)
-            return number + 1, order, loss
+            # Not `tf.random.shuffle()`, which XLA does not take.
+            order = tf.argsort(tf.random.uniform([rows]))
+            order = tf.reshape(order, [self.minibatches, size])
 
-        return tf.while_loop(
-            lambda number, *_: number < self.epochs * self.minibatches,
-            body,
-            (0, tf.range(rows), 0.0),
-            parallel_iterations=1,
-        )[-1]
+            def step(part, loss):
+                del loss
+                minibatch = tf.nest.map_structure(
+                    lambda leaf: tf.gather(leaf, order[part]), batch
+                )
+                return part + 1, self._step(minibatch, variance)
+
+            _, loss = _loop(self.minibatches, step)
+            return number + 1, loss
+
+        return _loop(self.epochs, epoch)[1]
 
     def _step(self, batch, variance):
         variables = self.outer_variables
@@ -362,4 +355,15 @@ def _units(cell):
     return (
         getattr(cell, "output_size", None)
         or tf.nest.flatten(cell.state_size)[0]
+    )
+
+
+def _loop(count, body):
+    """Runs `body` in a loop of the graph, so that it is traced once."""
+    return tf.while_loop(
+        lambda number, *_: number < count,
+        body,
+        (0, 0.0),
+        parallel_iterations=1,
+        maximum_iterations=count,
     )
