@@ -1,7 +1,9 @@
 """Families of tasks: distributions over environments of TF-Agents."""
 
 from keras_meta.rl.environments.bandits import Bandits
+from keras_meta.rl.environments.mazes import Mazes
 from keras_meta.rl.environments.point_navigation import PointNavigation
+from keras_meta.rl.environments.scheduling import Scheduling
 from keras_meta.rl.environments.tabular_mdps import TabularMDPs
 from keras_meta.rl.environments.task_family import GraphTaskFamily
 from keras_meta.rl.environments.task_family import TaskFamily
@@ -10,7 +12,9 @@ from keras_meta.rl.environments.trials import Trials
 __all__ = [
     "Bandits",
     "GraphTaskFamily",
+    "Mazes",
     "PointNavigation",
+    "Scheduling",
     "TabularMDPs",
     "TaskFamily",
     "Trials",

@@ -151,7 +151,32 @@ class TaskFamily(tf_environment.TFEnvironment):
         key = zlib.crc32(f"{type(self).__name__} {split}".encode())
         key = tf.constant([self.seed, np.uint32(key).astype(np.int32)])
         key = tf.random.experimental.stateless_fold_in(key, seed)
-        return self.draw_tasks(count, key, split)
+        return self._checked(self.draw_tasks(count, key, split), count)
+
+    def _checked(self, tasks, count):
+        """Raises where `draw_tasks()` does not give what `task_spec` says."""
+        expected = tf.nest.map_structure(
+            lambda spec: tf.TensorSpec([count, *spec.shape], spec.dtype),
+            self.task_spec,
+        )
+        try:
+            fit = tf.nest.map_structure(
+                lambda spec, leaf: spec.is_compatible_with(leaf),
+                expected,
+                tasks,
+            )
+        except (TypeError, ValueError):
+            fit = False
+        if not all(tf.nest.flatten(fit)):
+            received = tf.nest.map_structure(
+                lambda leaf: f"{leaf.dtype.name} {tuple(leaf.shape)}", tasks
+            )
+            raise ValueError(
+                f"`draw_tasks()` of {type(self).__name__} must return tensors "
+                f"as its `task_spec` says, here {expected}. Received: "
+                f"{received}."
+            )
+        return tasks
 
     def sample_task(self, split="train"):
         """Draws one task, another one with each call.
@@ -434,6 +459,9 @@ def rows_of(environment, tasks, rows):
             )
 
     try:
+        if not tf.nest.is_nested(spec):
+            # Lists are numbers here, and not parts of a structure.
+            tasks = tf.convert_to_tensor(tasks, spec.dtype)
         tf.nest.assert_same_structure(tasks, spec)
     except (TypeError, ValueError):
         check(False)

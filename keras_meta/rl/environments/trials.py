@@ -68,7 +68,9 @@ class Trials(TaskFamily):
             action,
             environment.task_spec,
             horizon=self.rollouts * environment.horizon,
-            batch_size=batch_size or environment.batch_size,
+            batch_size=(
+                environment.batch_size if batch_size is None else batch_size
+            ),
             seed=environment.seed,
         )
 
