@@ -1,6 +1,9 @@
 """Families of tasks: distributions over environments of TF-Agents."""
 
 from keras_meta.rl.environments.bandits import Bandits
+from keras_meta.rl.environments.gymnasium_tasks import GymnasiumTasks
+from keras_meta.rl.environments.half_cheetah import HalfCheetahDirections
+from keras_meta.rl.environments.half_cheetah import HalfCheetahVelocities
 from keras_meta.rl.environments.mazes import Mazes
 from keras_meta.rl.environments.point_navigation import PointNavigation
 from keras_meta.rl.environments.scheduling import Scheduling
@@ -12,6 +15,9 @@ from keras_meta.rl.environments.trials import Trials
 __all__ = [
     "Bandits",
     "GraphTaskFamily",
+    "GymnasiumTasks",
+    "HalfCheetahDirections",
+    "HalfCheetahVelocities",
     "Mazes",
     "PointNavigation",
     "Scheduling",
