@@ -32,11 +32,22 @@ class TaskFamily(tf_environment.TFEnvironment):
         action_spec: The specification of one action.
         task_spec: Nested structure of `tf.TensorSpec`, one task.
         horizon: Integer of 1 or more, the number of steps of a rollout.
-        batch_size: Integer, the rows of `reset()` and `step()`.
+        batch_size: Integer, the rows of `reset()` and `step()`. Defaults to
+            `1`.
         seed: Integer from 0, decides which tasks there are.
 
     Raises:
         ValueError: Where an argument is not as described.
+
+    Example:
+
+    ```python
+    environment = keras_meta.rl.environments.Bandits(arms=5, batch_size=2)
+    tasks = environment.sample_tasks(10, split="test")  # [10, 5]
+    environment.set_tasks(tasks[:2])
+    time_step = environment.reset()
+    time_step = environment.step([0, 4])
+    ```
     """
 
     def __init__(
@@ -286,11 +297,23 @@ class GraphTaskFamily(TaskFamily):
     A subclass writes four functions of all rows at once: `draw_tasks()`,
     `initial_state()`, `transition()` and `observe()`.
 
-    The arguments are those of `TaskFamily`.
+    Args:
+        observation_spec: The specification of one observation.
+        action_spec: The specification of one action.
+        task_spec: Nested structure of `tf.TensorSpec`, one task.
+        horizon: Integer of 1 or more, the number of steps of a rollout.
+        batch_size: Integer, the rows of `reset()` and `step()`. Defaults to
+            `1`.
+        seed: Integer from 0, decides which tasks there are.
+
+    Raises:
+        ValueError: Where an argument is not as described.
 
     Example:
 
     ```python
+    from tf_agents.specs import BoundedTensorSpec
+
     class Thermostats(keras_meta.rl.environments.GraphTaskFamily):
         # Keep a room at 0; how fast it cools differs from task to task.
         def __init__(self, batch_size=1, seed=0):
