@@ -103,6 +103,11 @@ class AgentModel(keras.Model):
         """
         return self.agent.returns(self.environment, tasks)
 
+    def fit(self, x=None, *args, **kwargs):
+        # Keras would warn that it does not shuffle a data set.
+        kwargs.setdefault("shuffle", False)
+        return super().fit(x, *args, **kwargs)
+
     def train_step(self, tasks):
         info = self.agent.learn(self.environment, tasks)
         return self._log({"loss": info.loss, **info.extra})

@@ -83,9 +83,12 @@ class MAMLAgent(MetaAgent):
         policy,
         keras.optimizers.Adam(2e-3, global_clipnorm=1.0),
     )
+    # An outer step is `agent.train(agent.collect(environment, goals))`.
+    learn = tf.function(
+        lambda goals: agent.learn(environment, goals), autograph=False
+    )
     for goals in environment.tasks(meta_batch_size=20).take(2):
-        experience = agent.collect(environment, goals)
-        agent.train(experience)
+        info = learn(goals)
     ```
 
     Reference:
@@ -226,7 +229,7 @@ class MAMLAgent(MetaAgent):
     def returns(self, environment, tasks, rollouts=None):
         rollouts, inner_steps = self._shared_out(rollouts)
         experience = self.collect(environment, tasks, rollouts, inner_steps)
-        return self._returns(experience)
+        return self._returns(experience, rollouts)
 
     def rollout_counts(self, environment, rollouts=None):
         rollouts, inner_steps = self._shared_out(rollouts)
@@ -458,10 +461,17 @@ class MAMLAgent(MetaAgent):
         del weights
         if not isinstance(self.outer_update, outer_updates.TrustRegion):
             self.check_optimizer()
-        problem = _OuterProblem(self, experience)
+        count = experience.query.reward.shape[0] // self.rollouts
+        *adaptation, query = [
+            self._batch(stage, count)
+            for stage in (*experience.adaptation, experience.query)
+        ]
+        problem = _OuterProblem(self, adaptation, query)
         loss, norm = self.outer_update.apply(problem, self.optimizer)
         self.train_step_counter.assign_add(1)
-        returns = tf.reduce_mean(self._returns(experience), axis=0)
+        returns = tf.reduce_mean(
+            self._returns(experience, self.rollouts), axis=0
+        )
         extra = {
             "return_before": returns[0],
             "return_after": returns[-1],
@@ -469,21 +479,15 @@ class MAMLAgent(MetaAgent):
         }
         return tf_agent.LossInfo(loss, extra)
 
-    def _returns(self, experience):
+    def _returns(self, experience, rollouts):
         """Returns the mean return of each task and step, `[tasks, points]`."""
-        stages = [*experience.adaptation, experience.query]
-        returns = [rollouts_module.first_returns(stage) for stage in stages]
-        rows = self._tasks_of(experience)
+        stages = [
+            tf.reshape(rollouts_module.first_returns(stage), [-1, rollouts])
+            for stage in (*experience.adaptation, experience.query)
+        ]
         return tf.stack(
-            [
-                tf.reduce_mean(tf.reshape(stage, [rows, -1]), axis=1)
-                for stage in returns
-            ],
-            axis=1,
+            [tf.reduce_mean(stage, axis=1) for stage in stages], axis=1
         )
-
-    def _tasks_of(self, experience):
-        return experience.query.reward.shape[0] // self.rollouts
 
 
 class _OuterProblem:
@@ -491,16 +495,12 @@ class _OuterProblem:
 
     Args:
         agent: A `MAMLAgent`.
-        experience: A `MetaExperience`.
+        adaptation: List of batches, by task, one for each inner step.
+        query: The batch after the last step.
     """
 
-    def __init__(self, agent, experience):
+    def __init__(self, agent, adaptation, query):
         self._agent = agent
-        count = agent._tasks_of(experience)
-        adaptation = [
-            agent._batch(stage, count) for stage in experience.adaptation
-        ]
-        query = agent._batch(experience.query, count)
         # What is collected after one inner step is what the next adapts on.
         queries = [*adaptation[1:], query] if agent.every_step else [query]
         self._tasks = {"adaptation": adaptation, "queries": queries}

@@ -62,8 +62,12 @@ class RL2Agent(MetaAgent):
         keras.layers.GRUCell(32),
         keras.optimizers.Adam(3e-3),
     )
+    # An outer step is `agent.train(agent.collect(trials, tasks))`.
+    learn = tf.function(
+        lambda tasks: agent.learn(trials, tasks), autograph=False
+    )
     for tasks in trials.tasks(meta_batch_size=256).take(2):
-        agent.train(agent.collect(trials, tasks))
+        info = learn(tasks)
     ```
 
     Reference:
