@@ -409,7 +409,7 @@ def test_the_saved_model_adapts_as_the_agent_does(tmp_path):
     agent = make_agent(
         environment,
         inner_steps=2,
-        update_rule=keras_meta.update_rules.Adam(0.1),
+        update_rule=keras_meta.update_rules.Momentum(0.5),
     )
     agent.export(tmp_path)
     loaded = tf.saved_model.load(str(tmp_path))
