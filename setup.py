@@ -30,28 +30,31 @@ DATASETS = [
     "importlib_resources",
 ]
 
+RL = [
+    requirement + BEFORE_3_12
+    for requirement in (
+        "tf-agents==0.19.0",
+        # What TF-Agents needs, and TensorFlow no longer brings with it.
+        "tf_keras",
+        "tensorboard",
+        "gymnasium[mujoco]",
+    )
+]
+
 EXTRAS = {
     "datasets": DATASETS,
-    "rl": [
-        requirement + BEFORE_3_12
-        for requirement in (
-            "tf-agents==0.19.0",
-            "tf_keras",
-            "tensorboard",
-            "gymnasium",
-        )
-    ],
+    "rl": RL,
     "visualization": ["matplotlib"],
     # The API pages lay out signatures with ruff.
     "docs": ["mkdocs-material", "mkdocstrings[python]", RUFF],
-    "test": [*DATASETS, "matplotlib", "pytest", "pytest-xdist", RUFF],
+    "test": [*DATASETS, *RL, "matplotlib", "pytest", "pytest-xdist", RUFF],
 }
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
 
 setuptools.setup(
     name="keras-meta",
     version=VERSION,
-    description="Few-shot learning and meta-learning for Keras.",
+    description="Few-shot learning, meta-learning and meta-RL for Keras.",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The keras_meta authors",
@@ -62,7 +65,7 @@ setuptools.setup(
     # The oldest releases on which the tests were run and passed.
     install_requires=["tensorflow>=2.16.2", "keras>=3.7.0"],
     extras_require=EXTRAS,
-    keywords="keras tensorflow few-shot learning meta-learning maml",
+    keywords="keras tensorflow few-shot learning meta-learning maml meta-rl",
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

@@ -111,11 +111,15 @@ def linear_baseline(observations, returns, weight, tasks):
     features = tf.concat(
         [seen, seen**2, time, time**2, time**3, tf.ones_like(time)], axis=-1
     )
-    x = tf.reshape(features, [tasks, -1, features.shape[-1]])
-    y = tf.reshape(returns, [tasks, -1, 1])
-    weight = tf.reshape(weight, [tasks, -1])
+    # Powers of the time are so much alike that single precision would add
+    # noise of its own.
+    x, y, weight = (
+        tf.cast(tf.reshape(part, [tasks, -1, *part.shape[2:]]), tf.float64)
+        for part in (features, returns[..., None], weight)
+    )
     solution = ridge_regression.solve(x, y, weight, 1e-5)
-    return tf.reshape(tf.matmul(x, solution), [rows, length])
+    values = tf.reshape(tf.matmul(x, solution), [rows, length])
+    return tf.cast(values, returns.dtype)
 
 
 def normalized(advantages, weight, tasks):

@@ -7,19 +7,19 @@ What an agent knows of its task is a number of tensors, named `state_0`,
 import tensorflow as tf
 
 
-def write_saved_model(path, variables, functions):
+def write_saved_model(path, models, functions):
     """Writes a SavedModel.
 
     Args:
         path: String or path, the folder to write.
-        variables: List of `tf.Variable`, which the functions use.
+        models: List of the Keras models and layers that the functions use.
         functions: Dictionary from the names of signatures to tuples: a
             function of keyword arguments that returns a dictionary of
             tensors, and the dictionary of the specifications of these
             arguments.
     """
     module = tf.Module()
-    module.held = variables
+    module.held = [v.value for model in models for v in model.variables]
     signatures = {
         name: tf.function(function, autograph=False).get_concrete_function(
             **{

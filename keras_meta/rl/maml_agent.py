@@ -294,6 +294,9 @@ class MAMLAgent(MetaAgent):
         state = loaded.signatures["start"]()
         ```
         """
+        export.write_saved_model(path, self.models, self._exported_functions())
+
+    def _exported_functions(self):
         observation_spec = self.time_step_spec.observation
         state = (*self._start(1), tf.constant(0))
         states = export.named("state", export.of_tensors(state))
@@ -334,16 +337,12 @@ class MAMLAgent(MetaAgent):
             "reward": flags,
             "last": flags,
         }
-        export.write_saved_model(
-            path,
-            [v.value for model in self.models for v in model.variables],
-            {
-                "start": (start, {}),
-                "explore": (explore, {**states, **observed}),
-                "act": (act, {**states, **observed}),
-                "adapt": (adapt, {**states, **rollouts}),
-            },
-        )
+        return {
+            "start": (start, {}),
+            "explore": (explore, {**states, **observed}),
+            "act": (act, {**states, **observed}),
+            "adapt": (adapt, {**states, **rollouts}),
+        }
 
     def _exported_distribution(self, state, inputs):
         weights, _, _ = export.unnamed("state", state, inputs)

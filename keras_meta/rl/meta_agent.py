@@ -62,6 +62,17 @@ class MetaAgent(tf_agent.TFAgent):
         optimizer: A `keras.optimizers.Optimizer` for the outer steps, or
             `None` where `AgentModel.compile()` gives one.
         name: String.
+
+    Example:
+
+    ```python
+    # Any meta-agent, `MAMLAgent` or `RL2Agent`, takes outer steps like this.
+    agent.optimizer = keras.optimizers.Adam(1e-3)
+    learn = tf.function(
+        lambda tasks: agent.learn(environment, tasks), autograph=False
+    )
+    info = learn(environment.sample_tasks(5))
+    ```
     """
 
     def __init__(

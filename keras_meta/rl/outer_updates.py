@@ -10,6 +10,14 @@ class OuterUpdate:
     """How an outer step is taken; the base of the classes here.
 
     A subclass writes `loss()`, and sets `epochs`.
+
+    Example:
+
+    ```python
+    class Weighted(keras_meta.rl.outer_updates.OuterUpdate):
+        def loss(self, log_ratio, advantage):
+            return -tf.exp(log_ratio) * advantage
+    ```
     """
 
     epochs = 1
@@ -66,6 +74,17 @@ class OuterUpdate:
 class PolicyGradient(OuterUpdate):
     """One step along the policy gradient (REINFORCE).
 
+    Example:
+
+    ```python
+    agent = keras_meta.rl.MAMLAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        agent.network,
+        outer_update=keras_meta.rl.outer_updates.PolicyGradient(),
+    )
+    ```
+
     Reference:
         - [Williams, 1992](https://doi.org/10.1007/BF00992696)
     """
@@ -82,6 +101,17 @@ class ClippedSurrogate(OuterUpdate):
             longer counts. Defaults to `0.2`.
         epochs: Integer, the number of steps with the same rollouts. Defaults
             to `5`.
+
+    Example:
+
+    ```python
+    agent = keras_meta.rl.MAMLAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        agent.network,
+        outer_update=keras_meta.rl.outer_updates.ClippedSurrogate(epochs=3),
+    )
+    ```
 
     Reference:
         - [Schulman et al., 2017](https://arxiv.org/abs/1707.06347)
@@ -114,6 +144,17 @@ class TrustRegion(OuterUpdate):
         damping: Float from 0, added to the diagonal. Defaults to `1e-5`.
         trials: Integer, how often a step is shortened, to 0.8 of it each
             time, before it is given up. Defaults to `15`.
+
+    Example:
+
+    ```python
+    agent = keras_meta.rl.MAMLAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        agent.network,
+        outer_update=keras_meta.rl.outer_updates.TrustRegion(divergence=0.02),
+    )
+    ```
 
     Reference:
         - [Schulman et al., 2015](https://arxiv.org/abs/1502.05477)
@@ -197,8 +238,20 @@ BY_NAME = {
 def get(outer_update):
     """Returns an `OuterUpdate` of one, or of its name.
 
+    Args:
+        outer_update: An `OuterUpdate`, or `"reinforce"`, `"ppo"`, `"trpo"`.
+
+    Returns:
+        An `OuterUpdate`.
+
     Raises:
         ValueError: Where there is none of that name.
+
+    Example:
+
+    ```python
+    update = keras_meta.rl.outer_updates.get("ppo")
+    ```
     """
     if isinstance(outer_update, OuterUpdate):
         return outer_update

@@ -38,6 +38,8 @@ class RL2Agent(MetaAgent):
             change. Defaults to `0.2`.
         entropy: Float from 0, how much the entropy of the policy counts.
             Defaults to `0.01`.
+        value_weight: Float above 0, how much the error of the expected
+            returns counts, in units of their variance. Defaults to `0.5`.
         discount: Float from 0 to 1, what a reward is worth one step later.
             Defaults to `0.99`.
         decay: Float from 0 to 1, the decay of generalized advantages.
@@ -85,6 +87,7 @@ class RL2Agent(MetaAgent):
         minibatches=1,
         clip=0.2,
         entropy=0.01,
+        value_weight=0.5,
         discount=0.99,
         decay=0.3,
         deviation=1.0,
@@ -94,6 +97,7 @@ class RL2Agent(MetaAgent):
         arguments.check_positive_integer("epochs", epochs)
         arguments.check_positive_integer("minibatches", minibatches)
         arguments.check_number_from_zero("entropy", entropy)
+        arguments.check_positive_number("value_weight", value_weight)
         arguments.check_share("discount", discount)
         arguments.check_share("decay", decay)
         if unroll is not None:
@@ -102,6 +106,7 @@ class RL2Agent(MetaAgent):
         self.epochs = int(epochs)
         self.minibatches = int(minibatches)
         self.entropy = float(entropy)
+        self.value_weight = float(value_weight)
         self.discount = float(discount)
         self.decay = float(decay)
         self.unroll = unroll
@@ -236,6 +241,9 @@ class RL2Agent(MetaAgent):
         state = loaded.signatures["start"]()
         ```
         """
+        export.write_saved_model(path, self.models, self._exported_functions())
+
+    def _exported_functions(self):
         spec = self.time_step_spec.observation
         state = self.policy.get_initial_state(1)
 
@@ -262,15 +270,11 @@ class RL2Agent(MetaAgent):
         def act(**inputs):
             return step(lambda distribution: distribution.mode(), inputs)
 
-        export.write_saved_model(
-            path,
-            [v.value for model in self.models for v in model.variables],
-            {
-                "start": (start, {}),
-                "explore": (explore, inputs),
-                "act": (act, inputs),
-            },
-        )
+        return {
+            "start": (start, {}),
+            "explore": (explore, inputs),
+            "act": (act, inputs),
+        }
 
     def _train(self, experience, weights=None):
         del weights
@@ -348,7 +352,7 @@ class RL2Agent(MetaAgent):
             log_ratio = distribution.log_prob(experience.action) - batch["old"]
             loss = mean(self._surrogate.loss(log_ratio, batch["advantage"]))
             errors = tf.square(values - batch["returns"]) / variance
-            loss += 0.5 * mean(errors)
+            loss += self.value_weight * mean(errors)
             loss -= self.entropy * mean(distribution.entropy())
         gradients = tape.gradient(loss, [v.value for v in variables])
         self.optimizer.apply(gradients, variables)

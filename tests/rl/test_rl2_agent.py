@@ -120,7 +120,9 @@ def test_a_step_of_training_is_that_of_ppo_by_hand():
     for variable, old, gradient in zip(
         agent.outer_variables, before, gradients
     ):
-        np.testing.assert_allclose(variable, old - gradient, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            variable, old - gradient, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_every_trial_is_used_once_an_epoch():
