@@ -39,7 +39,8 @@ class RL2Agent(MetaAgent):
         entropy: Float from 0, how much the entropy of the policy counts.
             Defaults to `0.01`.
         value_weight: Float above 0, how much the error of the expected
-            returns counts, in units of their variance. Defaults to `0.5`.
+            returns counts, in units of their variance. Defaults to `4.0`:
+            what exploring is worth, only the values tell.
         discount: Float from 0 to 1, what a reward is worth one step later.
             Defaults to `0.99`.
         decay: Float from 0 to 1, the decay of generalized advantages.
@@ -87,7 +88,7 @@ class RL2Agent(MetaAgent):
         minibatches=1,
         clip=0.2,
         entropy=0.01,
-        value_weight=0.5,
+        value_weight=4.0,
         discount=0.99,
         decay=0.3,
         deviation=1.0,

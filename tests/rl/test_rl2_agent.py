@@ -111,7 +111,7 @@ def test_a_step_of_training_is_that_of_ppo_by_hand():
         ratio = tf.exp(distribution.log_prob(experience.action) - old)
         loss = (
             -tf.reduce_mean(ratio * scaled)
-            + 0.5 * tf.reduce_mean((values - returns) ** 2) / returns.var()
+            + 4.0 * tf.reduce_mean((values - returns) ** 2) / returns.var()
             - 0.3 * tf.reduce_mean(distribution.entropy())
         )
     gradients = tape.gradient(loss, [v.value for v in agent.outer_variables])

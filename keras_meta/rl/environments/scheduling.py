@@ -6,25 +6,22 @@ from keras_meta.rl.environments.task_family import bounded
 
 
 class Scheduling(GraphTaskFamily):
-    """Jobs of several kinds that share a machine: which one is next?
+    """Jobs of several kinds that arrive: which machine shall do each?
 
-    In each step, a job of each kind arrives with a chance of its own, and
-    the machine works at a job of the kind that the action names: with the
-    chance of that kind it is done. A job that waits costs what its kind
-    costs, in each step. The agent sees how many jobs of each kind there are,
-    in tens.
+    In each step a job arrives with some chance, of one kind or another, and
+    the action sends it to a machine. Each machine shares its time among its
+    jobs, and is good at some kinds and bad at others. The reward is minus the
+    number of jobs that are not done. The agent sees how many jobs of each
+    kind each machine has, in tens, and the kind of the job at hand, one-hot
+    (zeros where there is none; the action then does nothing).
 
-    A task is the three chances and costs of each kind, none of which is seen.
-    The kinds keep the machine busy for 60 to 95 % of the time. Best in any
-    task is the cμ rule: serve the kind that is there for which the cost,
-    times the chance to be done, is the highest. It does not ask how many jobs
-    there are or come, but which kind that is differs from task to task, and
-    must be found out.
+    A task is how often jobs arrive, of which kinds, and how fast each machine
+    is with each kind. None of it is seen. Machines that were always given the
+    next best job would be busy for 60 to 95 % of the time.
 
     Args:
-        kinds: Integer of 2 or more, the kinds of jobs. Defaults to `3`.
-        backlog: Integer from 0, the jobs of each kind with which a rollout
-            begins. Defaults to `5`.
+        machines: Integer of 2 or more. Defaults to `3`.
+        kinds: Integer of 1 or more, the kinds of jobs. Defaults to `2`.
         horizon: Integer, the steps of a rollout. Defaults to `100`.
         batch_size: Integer, the rows of `reset()` and `step()`. Defaults to
             `1`.
@@ -36,32 +33,31 @@ class Scheduling(GraphTaskFamily):
     Example:
 
     ```python
-    environment = keras_meta.rl.environments.Scheduling(kinds=3)
+    environment = keras_meta.rl.environments.Scheduling(machines=3, kinds=2)
     task = environment.sample_task()
-    task["arrival"]  # [3], the chances that a job arrives
-    task["service"]  # [3], the chances that a job is done
-    task["cost"]  # [3], what a job costs while it waits
+    task["arrival"]  # [2], the chances that a job of a kind arrives
+    task["speed"]  # [3, 2], the chances that a job alone is done in a step
     ```
-
-    Reference:
-        - [Baras et al., 1985](https://doi.org/10.1016/0167-6911(85)90037-4)
     """
 
-    def __init__(self, kinds=3, backlog=5, horizon=100, batch_size=1, seed=0):
+    def __init__(self, machines=3, kinds=2, horizon=100, batch_size=1, seed=0):
+        arguments.check_positive_integer("machines", machines)
         arguments.check_positive_integer("kinds", kinds)
-        if kinds < 2:
+        if machines < 2:
             raise ValueError(
-                "There must be 2 kinds of jobs or more. Received: "
-                f"kinds={kinds}."
+                "There must be 2 machines or more to choose from. Received: "
+                f"machines={machines}."
             )
-        arguments.check_integer_from_zero("backlog", backlog)
-        self.kinds, self.backlog = int(kinds), int(backlog)
+        self.machines, self.kinds = int(machines), int(kinds)
+        size = (self.machines + 1) * self.kinds
         super().__init__(
-            tf.TensorSpec([self.kinds], tf.float32, "observation"),
-            bounded([], 0, self.kinds - 1, tf.int32),
+            tf.TensorSpec([size], tf.float32, "observation"),
+            bounded([], 0, self.machines - 1, tf.int32),
             task_spec={
-                name: tf.TensorSpec([self.kinds], tf.float32, name)
-                for name in ("arrival", "service", "cost")
+                "arrival": tf.TensorSpec([self.kinds], tf.float32, "arrival"),
+                "speed": tf.TensorSpec(
+                    [self.machines, self.kinds], tf.float32, "speed"
+                ),
             },
             horizon=horizon,
             batch_size=batch_size,
@@ -69,32 +65,56 @@ class Scheduling(GraphTaskFamily):
         )
 
     def draw_tasks(self, count, seed, split):
-        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
-        shape = [count, self.kinds]
-        service = tf.random.stateless_uniform(shape, seeds[0], 0.2, 0.9)
-        cost = tf.random.stateless_uniform(shape, seeds[1], 0.1, 1.0)
-        load = tf.random.stateless_uniform([count, 1], seeds[2], 0.6, 0.95)
-        parts = tf.random.stateless_uniform(shape, seeds[3], 0.1, 1.0)
-        share = parts / tf.reduce_sum(parts, axis=-1, keepdims=True)
+        by_speed, by_load, by_share = tf.unstack(
+            tf.random.experimental.stateless_split(seed, 3)
+        )
+        speed = tf.random.stateless_uniform(
+            [count, self.machines, self.kinds], by_speed, 0.1, 1.0
+        )
+        # All machines together do about a job in each step.
+        together = tf.reduce_sum(
+            tf.reduce_mean(speed, axis=2, keepdims=True), axis=1, keepdims=True
+        )
+        load = tf.random.stateless_uniform([count, 1], by_load, 0.6, 0.95)
+        parts = tf.random.stateless_uniform(
+            [count, self.kinds], by_share, 0.2, 1.0
+        )
+        share = parts / tf.reduce_sum(parts, axis=1, keepdims=True)
         return {
-            "arrival": load * share * service,
-            "service": service,
-            "cost": cost,
+            "arrival": load * share,
+            "speed": tf.minimum(speed / together, 1.0),
         }
 
     def initial_state(self, tasks, seed):
-        return tf.fill(tf.shape(tasks["cost"]), float(self.backlog))
+        rows = tf.shape(tasks["arrival"])[0]
+        return {
+            "jobs": tf.zeros([rows, self.machines, self.kinds]),
+            "at_hand": self._arriving(tasks, seed),
+        }
+
+    def _arriving(self, tasks, seed):
+        """Returns the kind of the next job, one-hot; zeros for none."""
+        until = tf.cumsum(tasks["arrival"], axis=1)
+        drawn = tf.random.stateless_uniform([tf.shape(until)[0], 1], seed)
+        before = tf.concat([tf.zeros_like(drawn), until[:, :-1]], axis=1)
+        return tf.cast((before <= drawn) & (drawn < until), tf.float32)
 
     def transition(self, state, actions, tasks, seed):
-        drawn = tf.random.stateless_uniform(
-            [2, *tf.unstack(tf.shape(state))], seed
+        by_service, by_arrival = tf.unstack(
+            tf.random.experimental.stateless_split(seed)
         )
-        served = tf.one_hot(actions, self.kinds) * tasks["service"]
-        done = tf.cast(drawn[0] < served, tf.float32)
-        arrived = tf.cast(drawn[1] < tasks["arrival"], tf.float32)
-        state = tf.maximum(state - done, 0.0) + arrived
-        reward = -tf.reduce_sum(tasks["cost"] * state, axis=-1)
+        sent = tf.one_hot(actions, self.machines)
+        jobs = state["jobs"] + sent[:, :, None] * state["at_hand"][:, None, :]
+        # A machine shares its time among its jobs.
+        sharing = tf.maximum(tf.reduce_sum(jobs, axis=2, keepdims=True), 1.0)
+        drawn = tf.random.stateless_uniform(tf.shape(jobs), by_service)
+        done = tf.cast(drawn < tasks["speed"] * jobs / sharing, tf.float32)
+        jobs = tf.maximum(jobs - done, 0.0)
+        reward = -tf.reduce_sum(jobs, axis=[1, 2])
+        state = {"jobs": jobs, "at_hand": self._arriving(tasks, by_arrival)}
         return state, reward, tf.zeros_like(reward, tf.bool)
 
     def observe(self, state, tasks):
-        return state / 10.0
+        rows = tf.shape(state["at_hand"])[0]
+        jobs = tf.reshape(state["jobs"], [rows, self.machines * self.kinds])
+        return tf.concat([jobs / 10.0, state["at_hand"]], axis=1)
