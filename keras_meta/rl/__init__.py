@@ -7,6 +7,7 @@ from keras_meta.rl import compatibility
 
 compatibility.prepare()
 
+from keras_meta.rl import agents
 from keras_meta.rl import environments
 from keras_meta.rl import outer_updates
 from keras_meta.rl.agent_model import AgentModel
@@ -35,6 +36,7 @@ __all__ = [
     "MetaAgent",
     "RL2Agent",
     "RolloutDriver",
+    "agents",
     "environments",
     "outer_updates",
 ]
