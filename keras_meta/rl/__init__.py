@@ -11,6 +11,7 @@ from keras_meta.rl import agents
 from keras_meta.rl import environments
 from keras_meta.rl import outer_updates
 from keras_meta.rl.agent_model import AgentModel
+from keras_meta.rl.fine_tuning_agent import FineTuningAgent
 from keras_meta.rl.maml_agent import MAMLAgent
 from keras_meta.rl.meta_agent import MetaAgent
 from keras_meta.rl.networks import KerasActorNetwork
@@ -20,11 +21,13 @@ from keras_meta.rl.networks import KerasNetwork
 from keras_meta.rl.networks import KerasQNetwork
 from keras_meta.rl.networks import KerasRecurrentNetwork
 from keras_meta.rl.networks import KerasValueNetwork
+from keras_meta.rl.reptile_agent import ReptileAgent
 from keras_meta.rl.rl2_agent import RL2Agent
 from keras_meta.rl.rollouts import RolloutDriver
 
 __all__ = [
     "AgentModel",
+    "FineTuningAgent",
     "KerasActorNetwork",
     "KerasCriticNetwork",
     "KerasDistributionNetwork",
@@ -35,6 +38,7 @@ __all__ = [
     "MAMLAgent",
     "MetaAgent",
     "RL2Agent",
+    "ReptileAgent",
     "RolloutDriver",
     "agents",
     "environments",
