@@ -53,7 +53,7 @@ class InnerTraining:
                 "`keras_meta.rl`: TF-Agents sees nothing in Keras 3 models "
                 "that are put into a network of its own."
             )
-        optimizers = _built_optimizers(agent, trained)
+        self.optimizer_variables = _built_optimizers(agent, trained)
         # Some policies make the variables of their noise at the first use.
         agent.collect_policy.action(
             tensor_spec.zero_spec_nest(agent.time_step_spec, [1]),
@@ -68,7 +68,7 @@ class InnerTraining:
             for variable in _without_targets(agent, rest)
             if variable.ref() in of_networks
         ]
-        self._others = [*rest, *optimizers]
+        self._others = [*rest, *self.optimizer_variables]
         self._initial = [tf.identity(variable) for variable in self._others]
 
     def values(self):

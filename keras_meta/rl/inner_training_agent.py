@@ -71,11 +71,15 @@ class InnerTrainingAgent(MetaAgent):
             return InnerTraining(make_agent(), gradient_steps, minibatch_size)
 
         shared, inner = training(), training()
-        if {v.ref() for v in shared.weights} & {v.ref() for v in inner.weights}:
+        own, others = [
+            {v.ref() for v in [*part.weights, *part.optimizer_variables]}
+            for part in (shared, inner)
+        ]
+        if own & others:
             raise ValueError(
-                "Each call of `make_agent` must make new networks. Received: "
-                "a function whose agents share weights. Make the networks, "
-                "and their models, within it."
+                "Each call of `make_agent` must make new networks and "
+                "optimizers. Received: a function whose agents share some. "
+                "Make all of them, and the models, within it."
             )
         # In functions: what belongs to a task is in no checkpoint.
         self._make_training = training

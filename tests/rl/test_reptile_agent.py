@@ -315,8 +315,11 @@ def test_what_it_cannot_take_is_an_error_that_says_so():
     with pytest.raises(ValueError, match="`gradient_steps` must be an integer"):
         reptile(gradient_steps=0.5)
     shared = dqn()
-    with pytest.raises(ValueError, match="must make new networks. Received: a"):
+    with pytest.raises(ValueError, match="must make new networks and optimi"):
         reptile(lambda: shared)
+    optimizer = keras.optimizers.Adam()
+    with pytest.raises(ValueError, match="whose agents share some. Make all"):
+        reptile(lambda: with_optimizer(dqn(), optimizer))
     agent = reptile(dqn, rate=None, rollouts=2)
     with pytest.raises(ValueError, match="must have the specifications of the"):
         agent.learn(POINTS, GOALS)
@@ -341,9 +344,10 @@ def test_an_agent_without_weights_is_refused():
     with pytest.raises(ValueError, match="must have weights. Received"):
         reptile(weightless)
     with pytest.raises(TypeError, match="must be those of Keras. Rec"):
-        reptile(lambda: other_optimizer(dqn()))
+        optimizer = tf.compat.v1.train.AdamOptimizer(0.1)
+        reptile(lambda: with_optimizer(dqn(), optimizer))
 
 
-def other_optimizer(agent):
-    agent._optimizer = tf.compat.v1.train.AdamOptimizer(0.1)
+def with_optimizer(agent, optimizer):
+    agent._optimizer = optimizer
     return agent
