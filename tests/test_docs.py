@@ -64,6 +64,7 @@ TRAINED_PAGES = {
     "docs/algorithms/reptile.md",
     "docs/algorithms/siamese_network.md",
     "docs/quickstart.md",
+    "docs/rl/reptile.md",
     "docs/saving.md",
     "docs/task_library.md",
 }

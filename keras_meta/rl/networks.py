@@ -39,6 +39,11 @@ class _KerasModels(network.Network):
         self._held = _Variables(_raw(self._of_models("variables")))
         self.built = True
 
+    @property
+    def models(self):
+        """The Keras models and layers that the network calls."""
+        return list(self._hidden.models)
+
     def _of_models(self, attribute):
         lists = [getattr(model, attribute) for model in self._hidden.models]
         return [variable for variables in lists for variable in variables]

@@ -58,6 +58,27 @@ def collect_here(environment, policy, rollouts, policy_state=None, steps=None):
     Raises:
         ValueError: Where an argument is not as described.
     """
+    return collector(environment, policy, rollouts, steps)(policy_state)
+
+
+def collector(environment, policy, rollouts, steps=None):
+    """Returns a function that collects as `collect_here()` does.
+
+    It is traced once, however often it is called.
+
+    Args:
+        environment: As in `collect_here()`.
+        policy: As in `collect_here()`.
+        rollouts: As in `collect_here()`.
+        steps: As in `collect_here()`.
+
+    Returns:
+        A function from the state of the policy, or `None`, to what
+        `collect_here()` returns.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+    """
     arguments.check_positive_integer("rollouts", rollouts)
     if steps is None:
         steps = getattr(environment, "horizon", None)
@@ -71,11 +92,9 @@ def collect_here(environment, policy, rollouts, policy_state=None, steps=None):
         "steps", steps, "A rollout must have at least one step."
     )
     rows = environment.batch_size or 1
-    if policy_state is None:
-        policy_state = policy.get_initial_state(rows)
 
     @tf.function(autograph=False)
-    def run():
+    def run(policy_state):
         return _run(
             environment,
             ((), environment.reset()),
@@ -85,12 +104,17 @@ def collect_here(environment, policy, rollouts, policy_state=None, steps=None):
             steps,
         )
 
-    runs = [run() for _ in range(-(-rollouts // rows))]
-    experience = tf.nest.map_structure(
-        lambda *leaves: tf.concat(leaves, axis=0)[:rollouts],
-        *[experience for experience, _ in runs],
-    )
-    return experience, runs[-1][1]
+    def collect(policy_state=None):
+        if policy_state is None:
+            policy_state = policy.get_initial_state(rows)
+        runs = [run(policy_state) for _ in range(-(-rollouts // rows))]
+        experience = tf.nest.map_structure(
+            lambda *leaves: tf.concat(leaves, axis=0)[:rollouts],
+            *[experience for experience, _ in runs],
+        )
+        return experience, runs[-1][1]
+
+    return collect
 
 
 def _run(environment, start, advance, policy, policy_state, steps):

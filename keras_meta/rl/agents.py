@@ -1,0 +1,441 @@
+"""Agents of TF-Agents with networks of Keras 3, made for an environment.
+
+Each call makes an agent of its own: `lambda: agents.ppo(environment)` is what
+`ReptileAgent` and `FineTuningAgent` take.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tf_agents.agents.ddpg import ddpg_agent
+from tf_agents.agents.dqn import dqn_agent
+from tf_agents.agents.ppo import ppo_clip_agent
+from tf_agents.agents.sac import sac_agent
+from tf_agents.agents.td3 import td3_agent
+from tf_agents.distributions import utils as distribution_utils
+from tf_agents.policies import actor_policy
+
+from keras_meta import arguments
+from keras_meta import backbones
+from keras_meta.rl import networks
+from keras_meta.rl.row_noise_policy import RowNoisePolicy
+
+
+def ppo(
+    environment,
+    model=None,
+    learning_rate=1e-3,
+    epochs=10,
+    clip=0.2,
+    discount=0.99,
+    decay=0.95,
+    entropy=0.0,
+    deviation=1.0,
+):
+    """Returns a `PPOClipAgent`, for actions of any kind.
+
+    It normalizes neither observations nor rewards: what that has learned in
+    one task would be wrong in the next.
+
+    Args:
+        environment: A `TFEnvironment` of TF-Agents.
+        model: A built `keras.Model` from observations to features, of which
+            the networks get copies with new weights. `None` (the default)
+            means two dense layers of 64 units.
+        learning_rate: Float above 0. Defaults to `1e-3`.
+        epochs: Integer of 1 or more, how often rollouts are trained on. Each
+            one is traced by itself. Defaults to `10`.
+        clip: Float above 0, by what share the chance of an action may
+            change. Defaults to `0.2`.
+        discount: Float from 0 to 1, what a reward is worth one step later.
+            Defaults to `0.99`.
+        decay: Float from 0 to 1, the decay of generalized advantages.
+            Defaults to `0.95`.
+        entropy: Float from 0, how much the entropy of the policy counts.
+            Defaults to `0.0`.
+        deviation: Float above 0, where the standard deviation of real
+            actions starts, in units of their bounds. Defaults to `1.0`.
+
+    Returns:
+        An agent of TF-Agents.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+
+    Example:
+
+    ```python
+    environment = keras_meta.rl.environments.PointNavigation()
+    agent = keras_meta.rl.agents.ppo(environment, learning_rate=3e-3)
+    ```
+
+    Reference:
+        - [Schulman et al., 2017](https://arxiv.org/abs/1707.06347)
+    """
+    arguments.check_positive_number("learning_rate", learning_rate)
+    arguments.check_positive_integer("epochs", epochs)
+    arguments.check_positive_number("clip", clip)
+    arguments.check_share("discount", discount)
+    arguments.check_share("decay", decay)
+    arguments.check_number_from_zero("entropy", entropy)
+    observation = environment.observation_spec()
+    return ppo_clip_agent.PPOClipAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        keras.optimizers.Adam(learning_rate),
+        networks.KerasDistributionNetwork(
+            observation,
+            environment.action_spec(),
+            _features(model, observation),
+            deviation=deviation,
+        ),
+        networks.KerasValueNetwork(observation, _features(model, observation)),
+        importance_ratio_clipping=clip,
+        lambda_value=decay,
+        discount_factor=discount,
+        entropy_regularization=entropy,
+        num_epochs=epochs,
+        use_gae=True,
+        use_td_lambda_return=True,
+        normalize_rewards=False,
+        normalize_observations=False,
+        train_step_counter=_counter(),
+    )
+
+
+def dqn(
+    environment,
+    model=None,
+    learning_rate=1e-3,
+    exploration=0.1,
+    discount=0.99,
+    target_rate=0.05,
+):
+    """Returns a `DdqnAgent`, a DQN with double Q-learning.
+
+    Args:
+        environment: A `TFEnvironment` of TF-Agents whose actions are one
+            integer from 0.
+        model: A built `keras.Model` from observations to features, of which
+            the network gets a copy with new weights. `None` (the default)
+            means two dense layers of 64 units.
+        learning_rate: Float above 0. Defaults to `1e-3`.
+        exploration: Float from 0 to 1, how often an action is drawn at
+            random while rollouts are collected. Defaults to `0.1`.
+        discount: Float from 0 to 1, what a reward is worth one step later.
+            Defaults to `0.99`.
+        target_rate: Float from 0 to 1, how far the target network follows in
+            each step. Defaults to `0.05`.
+
+    Returns:
+        An agent of TF-Agents.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+
+    Example:
+
+    ```python
+    environment = keras_meta.rl.environments.Bandits(arms=5)
+    agent = keras_meta.rl.agents.dqn(environment, exploration=0.2)
+    ```
+
+    Reference:
+        - [Mnih et al., 2015](https://doi.org/10.1038/nature14236)
+        - [van Hasselt et al., 2015](https://arxiv.org/abs/1509.06461)
+    """
+    arguments.check_positive_number("learning_rate", learning_rate)
+    arguments.check_share("exploration", exploration)
+    arguments.check_share("discount", discount)
+    arguments.check_share("target_rate", target_rate)
+    observation = environment.observation_spec()
+    return dqn_agent.DdqnAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        networks.KerasQNetwork(
+            observation,
+            environment.action_spec(),
+            _features(model, observation),
+        ),
+        keras.optimizers.Adam(learning_rate),
+        epsilon_greedy=exploration,
+        target_update_tau=target_rate,
+        gamma=discount,
+        train_step_counter=_counter(),
+    )
+
+
+def ddpg(
+    environment,
+    model=None,
+    critic_model=None,
+    learning_rate=1e-3,
+    noise=0.2,
+    discount=0.99,
+    target_rate=0.05,
+):
+    """Returns a `DdpgAgent`, for real actions with bounds.
+
+    It explores by normal noise, and not by that of Ornstein and Uhlenbeck,
+    which in TF-Agents is the same in all rows of a batch: rollouts in one
+    task would be alike.
+
+    Args:
+        environment: A `TFEnvironment` of TF-Agents whose actions are one
+            real vector with bounds.
+        model: A built `keras.Model` from observations to features, of which
+            the actor gets a copy with new weights. `None` (the default)
+            means two dense layers of 64 units.
+        critic_model: The same for the critic; from the observation and the
+            action, joined to one vector.
+        learning_rate: Float above 0. Defaults to `1e-3`.
+        noise: Float from 0, the standard deviation of the noise on actions
+            while rollouts are collected, in units of their bounds. Defaults
+            to `0.2`.
+        discount: Float from 0 to 1, what a reward is worth one step later.
+            Defaults to `0.99`.
+        target_rate: Float from 0 to 1, how far the target networks follow in
+            each step. Defaults to `0.05`.
+
+    Returns:
+        An agent of TF-Agents.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+
+    Example:
+
+    ```python
+    environment = keras_meta.rl.environments.PointNavigation()
+    agent = keras_meta.rl.agents.ddpg(environment, noise=0.3)
+    ```
+
+    Reference:
+        - [Lillicrap et al., 2015](https://arxiv.org/abs/1509.02971)
+    """
+    arguments.check_number_from_zero("noise", noise)
+    actor = _actor(environment, model)
+    agent = ddpg_agent.DdpgAgent(
+        **_actor_and_critic(
+            environment,
+            actor,
+            critic_model,
+            learning_rate,
+            discount,
+            target_rate,
+        )
+    )
+    return _with_row_noise(agent, actor, noise)
+
+
+def td3(
+    environment,
+    model=None,
+    critic_model=None,
+    learning_rate=1e-3,
+    noise=0.2,
+    discount=0.99,
+    target_rate=0.05,
+):
+    """Returns a `Td3Agent`, for real actions with bounds.
+
+    Its noise differs from row to row, which that of TF-Agents does not.
+
+    Args:
+        environment: As for `ddpg()`.
+        model: As for `ddpg()`.
+        critic_model: As for `ddpg()`; there are two critics.
+        learning_rate: Float above 0. Defaults to `1e-3`.
+        noise: As for `ddpg()`. The noise on actions of the target is as
+            large, and kept within two and a half times that.
+        discount: Float from 0 to 1, what a reward is worth one step later.
+            Defaults to `0.99`.
+        target_rate: Float from 0 to 1, how far the target networks follow in
+            each step. Defaults to `0.05`.
+
+    Returns:
+        An agent of TF-Agents.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+
+    Example:
+
+    ```python
+    environment = keras_meta.rl.environments.PointNavigation()
+    agent = keras_meta.rl.agents.td3(environment)
+    ```
+
+    Reference:
+        - [Fujimoto et al., 2018](https://arxiv.org/abs/1802.09477)
+    """
+    arguments.check_number_from_zero("noise", noise)
+    actor = _actor(environment, model)
+    target_noise = noise * _reach(environment.action_spec())
+    agent = td3_agent.Td3Agent(
+        **_actor_and_critic(
+            environment,
+            actor,
+            critic_model,
+            learning_rate,
+            discount,
+            target_rate,
+        ),
+        actor_update_period=2,
+        target_policy_noise=target_noise,
+        target_policy_noise_clip=2.5 * target_noise,
+    )
+    return _with_row_noise(agent, actor, noise)
+
+
+def sac(
+    environment,
+    model=None,
+    critic_model=None,
+    learning_rate=1e-3,
+    discount=0.99,
+    target_rate=0.05,
+):
+    """Returns a `SacAgent`, for real actions with bounds.
+
+    Args:
+        environment: As for `ddpg()`.
+        model: As for `ddpg()`.
+        critic_model: As for `ddpg()`; there are two critics.
+        learning_rate: Float above 0. Defaults to `1e-3`.
+        discount: Float from 0 to 1, what a reward is worth one step later.
+            Defaults to `0.99`.
+        target_rate: Float from 0 to 1, how far the target networks follow in
+            each step. Defaults to `0.05`.
+
+    Returns:
+        An agent of TF-Agents.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+
+    Example:
+
+    ```python
+    environment = keras_meta.rl.environments.PointNavigation()
+    agent = keras_meta.rl.agents.sac(environment)
+    ```
+
+    Reference:
+        - [Haarnoja et al., 2018](https://arxiv.org/abs/1812.05905)
+    """
+    return sac_agent.SacAgent(
+        **_actor_and_critic(
+            environment,
+            _squashed_actor(environment, model),
+            critic_model,
+            learning_rate,
+            discount,
+            target_rate,
+        ),
+        alpha_optimizer=keras.optimizers.Adam(learning_rate),
+        td_errors_loss_fn=tf.math.squared_difference,
+    )
+
+
+def _actor_and_critic(
+    environment, actor, critic_model, learning_rate, discount, target_rate
+):
+    """Returns the arguments that agents with an actor and a critic share."""
+    arguments.check_positive_number("learning_rate", learning_rate)
+    arguments.check_share("discount", discount)
+    arguments.check_share("target_rate", target_rate)
+    specs = (environment.observation_spec(), environment.action_spec())
+    return {
+        "time_step_spec": environment.time_step_spec(),
+        "action_spec": environment.action_spec(),
+        "actor_network": actor,
+        "critic_network": networks.KerasCriticNetwork(
+            specs, _features(critic_model, *specs)
+        ),
+        "actor_optimizer": keras.optimizers.Adam(learning_rate),
+        "critic_optimizer": keras.optimizers.Adam(learning_rate),
+        "gamma": discount,
+        "target_update_tau": target_rate,
+        "train_step_counter": _counter(),
+    }
+
+
+def _actor(environment, model):
+    observation = environment.observation_spec()
+    return networks.KerasActorNetwork(
+        observation, environment.action_spec(), _features(model, observation)
+    )
+
+
+def _squashed_actor(environment, model):
+    """Returns an actor that gives distributions within the bounds."""
+    observation = environment.observation_spec()
+    action = environment.action_spec()
+    _reach(action)
+    features = _features(model, observation)
+    shape = tuple(action.shape)
+
+    def head():
+        size = int(np.prod(shape))
+        layers = [keras.layers.Dense(size), keras.layers.Reshape(shape)]
+        return keras.Sequential(layers)(features.output)
+
+    def squashed(outputs):
+        mean, log_deviation = outputs
+        deviation = tf.exp(tf.clip_by_value(log_deviation, -5.0, 2.0))
+        return distribution_utils.SquashToSpecNormal(
+            tfp.distributions.MultivariateNormalDiag(mean, deviation), action
+        )
+
+    return networks.KerasNetwork(
+        observation,
+        keras.Model(features.input, [head(), head()]),
+        head=squashed,
+    )
+
+
+def _features(model, *specs):
+    """Returns a copy of a model with new weights; dense layers by default."""
+    if model is not None:
+        networks.check_model(model)
+        return keras.models.clone_model(model)
+    leaves = tf.nest.flatten(specs)
+    if any(leaf.dtype.is_integer for leaf in leaves) or len(leaves) > len(
+        specs
+    ):
+        raise ValueError(
+            "Where no model is given, an observation must be one real tensor. "
+            f"Received: {specs[0]}. Give a `keras.Model` for it."
+        )
+    size = sum(leaf.shape.num_elements() for leaf in leaves)
+    shape = leaves[0].shape if len(leaves) == 1 else (size,)
+    return backbones.mlp(tuple(shape), (64, 64), outputs=None)
+
+
+def _reach(action_spec):
+    """Returns how far actions go from the middle of their bounds."""
+    lowest = getattr(action_spec, "minimum", None)
+    if lowest is None or action_spec.dtype.is_integer:
+        raise ValueError(
+            "The actions must be real, with bounds. Received: action_spec="
+            f"{action_spec}. Take `ppo()` or `dqn()`."
+        )
+    return np.asarray((action_spec.maximum - lowest) / 2, np.float32)
+
+
+def _with_row_noise(agent, actor, noise):
+    """Gives an agent's policy of collecting noise of each row's own."""
+    policy = actor_policy.ActorPolicy(
+        agent.time_step_spec, agent.action_spec, actor, clip=False
+    )
+    agent._collect_policy = RowNoisePolicy(
+        policy, noise * _reach(agent.action_spec)
+    )
+    return agent
+
+
+def _counter():
+    # Not the default, which all agents of a process would share.
+    return tf.Variable(0, trainable=False, dtype=tf.int64)

@@ -1,0 +1,233 @@
+import collections
+
+import tensorflow as tf
+
+from keras_meta import arguments
+from keras_meta.rl import rollouts as rollouts_module
+from keras_meta.rl.environments.task_family import rows_of
+from keras_meta.rl.inner_training import InnerTraining
+from keras_meta.rl.meta_agent import MetaAgent
+
+# What training in each of many tasks has led to: the mean of the last losses;
+# the returns before and after each iteration, `[tasks, iterations + 1]`; and
+# how far the weights have moved in the mean, a list of tensors.
+TaskTrainings = collections.namedtuple(
+    "TaskTrainings", ["loss", "returns", "moves"]
+)
+
+
+class InnerTrainingAgent(MetaAgent):
+    """An agent of TF-Agents that adapts by training on; the base of some.
+
+    It holds two agents that `make_agent` has made: one with the weights that
+    all tasks share, and one that is trained in one task after the other, each
+    time from these weights and with all else as it was built.
+
+    A subclass writes `collect()` and `_train()`.
+
+    Args:
+        make_agent: A function without arguments that returns an agent of
+            TF-Agents, each time one with networks and optimizers of its own.
+        optimizer: A `keras.optimizers.Optimizer` for the outer steps, or
+            `None`.
+        rollouts: Integer of 1 or more, the rollouts of an inner iteration.
+        inner_iterations: Integer of 1 or more, how often rollouts are
+            collected in a task, and trained on.
+        gradient_steps: Integer of 1 or more, for agents off policy: the
+            minibatches of an inner iteration.
+        minibatch_size: Integer of 1 or more, the size of these.
+        name: String.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+        TypeError: Where `make_agent` makes something else.
+    """
+
+    def __init__(
+        self,
+        make_agent,
+        optimizer=None,
+        rollouts=10,
+        inner_iterations=5,
+        gradient_steps=50,
+        minibatch_size=64,
+        name=None,
+    ):
+        arguments.check_positive_integer("rollouts", rollouts)
+        arguments.check_positive_integer("inner_iterations", inner_iterations)
+        arguments.check_positive_integer("gradient_steps", gradient_steps)
+        arguments.check_positive_integer("minibatch_size", minibatch_size)
+        if not callable(make_agent):
+            raise TypeError(
+                "`make_agent` must be a function without arguments that "
+                f"returns an agent of TF-Agents. Received: make_agent="
+                f"{make_agent!r}. Write `lambda: keras_meta.rl.agents.ppo("
+                "environment)`, for example."
+            )
+        self.rollouts = int(rollouts)
+        self.inner_iterations = int(inner_iterations)
+
+        def training():
+            return InnerTraining(make_agent(), gradient_steps, minibatch_size)
+
+        shared, inner = training(), training()
+        own, others = [
+            {v.ref() for v in [*part.weights, *part.optimizer_variables]}
+            for part in (shared, inner)
+        ]
+        if own & others:
+            raise ValueError(
+                "Each call of `make_agent` must make new networks and "
+                "optimizers. Received: a function whose agents share some. "
+                "Make all of them, and the models, within it."
+            )
+        # In functions: what belongs to a task is in no checkpoint.
+        self._make_training = training
+        self._shared = lambda: shared
+        self._inner = lambda: inner
+        self._agent = shared.agent
+        super().__init__(
+            shared.agent.time_step_spec,
+            shared.agent.action_spec,
+            shared.agent.policy,
+            shared.agent.collect_policy,
+            optimizer,
+            name,
+        )
+
+    @property
+    def agent(self):
+        """The agent of TF-Agents that has the weights which tasks share."""
+        return self._agent
+
+    @property
+    def outer_variables(self):
+        return self._shared().weights
+
+    @property
+    def models(self):
+        """The Keras models that hold what is learned."""
+        return self._shared().models
+
+    def returns(self, environment, tasks, rollouts=None):
+        iterations = self._iterations(rollouts)
+        return self.train_in_tasks(environment, tasks, iterations).returns
+
+    def rollout_counts(self, environment, rollouts=None):
+        iterations = self._iterations(rollouts)
+        return [self.rollouts * number for number in range(iterations + 1)]
+
+    def _iterations(self, rollouts):
+        """Returns how many iterations it takes to collect that many."""
+        if rollouts is None:
+            return self.inner_iterations
+        arguments.check_positive_integer("rollouts", rollouts)
+        if rollouts % self.rollouts:
+            raise ValueError(
+                "`rollouts` must be a multiple of those of an inner iteration."
+                f" Received: rollouts={rollouts}, where an iteration takes "
+                f"{self.rollouts}."
+            )
+        return rollouts // self.rollouts
+
+    def adapt(self, environment, rollouts=None, steps=None):
+        iterations = self._iterations(rollouts)
+        self.check_environment(environment)
+        training = self._make_training()
+        training.begin(self._shared().values())
+        if steps is None:
+            steps = getattr(environment, "horizon", None)
+        collect = rollouts_module.collector(
+            environment,
+            training.agent.collect_policy,
+            self.rollouts,
+            # One more, as in `collect_rows()`.
+            steps=steps and steps + 1,
+        )
+        train = tf.function(training.step, autograph=False)
+        memory = training.memory(iterations, self.rollouts, steps + 1)
+        for number in range(iterations):
+            memory, _ = train(memory, tf.constant(number), collect()[0])
+        return training.agent.policy
+
+    def train_in_tasks(self, environment, tasks, iterations, every=True):
+        """Trains in one task after the other, each time from the start.
+
+        Args:
+            environment: A `keras_meta.rl.environments.TaskFamily`.
+            tasks: Nested structure of tensors `[tasks, ...]`.
+            iterations: Integer, the inner iterations.
+            every: Boolean, whether to measure the returns after every
+                iteration, or only before the first and after the last.
+
+        Returns:
+            A `TaskTrainings`.
+        """
+        self.check_environment(environment)
+        count = tf.shape(tf.nest.flatten(tasks)[0])[0]
+        start = self._shared().values()
+        inner = self._inner()
+
+        def train(number, losses, returns, moves):
+            task = tf.nest.map_structure(lambda leaf: leaf[number], tasks)
+            inner.begin(start)
+            loss, measured = inner.run(
+                environment,
+                rows_of(environment, task, self.rollouts),
+                self.rollouts,
+                iterations,
+                every,
+            )
+            moves = [
+                move + (weight - old)
+                for move, weight, old in zip(moves, inner.weights, start)
+            ]
+            returns = returns.write(number, measured)
+            return number + 1, losses + loss, returns, moves
+
+        returns = tf.TensorArray(
+            tf.float32, count, element_shape=[iterations + 1]
+        )
+        nothing = [tf.zeros_like(weight) for weight in inner.weights]
+        _, losses, returns, moves = tf.while_loop(
+            lambda number, *_: number < count,
+            train,
+            (0, 0.0, returns, nothing),
+            parallel_iterations=1,
+        )
+        share = 1.0 / tf.cast(count, tf.float32)
+        returns = tf.ensure_shape(
+            returns.stack(),
+            [tf.nest.flatten(tasks)[0].shape[0], iterations + 1],
+        )
+        return TaskTrainings(
+            losses * share, returns, [share * move for move in moves]
+        )
+
+    def check_environment(self, environment):
+        """Raises where an environment does not fit the agent.
+
+        Args:
+            environment: A `TFEnvironment` of TF-Agents.
+
+        Raises:
+            ValueError: Where it has other specifications.
+        """
+        pairs = (
+            (environment.time_step_spec(), self.time_step_spec),
+            (environment.action_spec(), self.action_spec),
+        )
+        for found, wanted in pairs:
+            if _shapes(found) != _shapes(wanted):
+                raise ValueError(
+                    "The environment must have the specifications of the "
+                    f"agent. Received: {_shapes(found)}, where the agent has "
+                    f"{_shapes(wanted)}. Make the agent for this environment."
+                )
+
+
+def _shapes(spec):
+    return [
+        (leaf.shape.as_list(), leaf.dtype.name)
+        for leaf in tf.nest.flatten(spec)
+    ]
