@@ -19,8 +19,8 @@ from keras_meta.rl.networks import KerasCriticNetwork
 from keras_meta.rl.networks import KerasDistributionNetwork
 from keras_meta.rl.networks import KerasNetwork
 from keras_meta.rl.networks import KerasQNetwork
-from keras_meta.rl.networks import KerasRecurrentNetwork
 from keras_meta.rl.networks import KerasValueNetwork
+from keras_meta.rl.recurrent_network import KerasRecurrentNetwork
 from keras_meta.rl.reptile_agent import ReptileAgent
 from keras_meta.rl.rl2_agent import RL2Agent
 from keras_meta.rl.rollouts import RolloutDriver

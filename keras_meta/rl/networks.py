@@ -3,16 +3,11 @@
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tf_agents.networks import network
 from tf_agents.networks import utils as network_utils
-from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import time_step as time_steps
 from tf_agents.utils import nest_utils
 
-from keras_meta import arguments
-
-HEADS = ("auto", "categorical", "normal")
+from keras_meta.rl import heads
 
 
 class _Hidden:
@@ -30,7 +25,7 @@ class _Variables(tf.Module):
         self.held = variables
 
 
-class _KerasModels(network.Network):
+class KerasModels(network.Network):
     """What networks around Keras 3 models share: the weights."""
 
     def __init__(self, input_tensor_spec, state_spec, models, name):
@@ -91,7 +86,7 @@ class _KerasModels(network.Network):
         return type(self)(**settings)
 
 
-class KerasNetwork(_KerasModels):
+class KerasNetwork(KerasModels):
     """A Keras model as a network of TF-Agents.
 
     With it any agent of TF-Agents trains Keras 3 models: their weights are
@@ -222,7 +217,9 @@ class KerasQNetwork(KerasNetwork):
     ):
         check_model(model)
         whole = _with_heads(
-            input_tensor_spec, model, [keras.layers.Dense(choices(action_spec))]
+            input_tensor_spec,
+            model,
+            [keras.layers.Dense(heads.choices(action_spec))],
         )
         super().__init__(input_tensor_spec, whole, name=name)
 
@@ -257,7 +254,7 @@ class KerasActorNetwork(KerasNetwork):
         self, input_tensor_spec, action_spec, model, name="KerasActorNetwork"
     ):
         check_model(model)
-        self._center, self._reach = _bounds(action_spec)
+        self._center, self._reach = heads.bounds(action_spec)
         if self._center is None:
             raise ValueError(
                 "An actor of one action must have real actions with bounds. "
@@ -365,7 +362,7 @@ class KerasDistributionNetwork(KerasNetwork):
         name="KerasDistributionNetwork",
     ):
         check_model(model)
-        layers, self._read = policy_head(action_spec, head, deviation)
+        layers, self._read = heads.policy_head(action_spec, head, deviation)
         super().__init__(
             input_tensor_spec,
             _with_heads(input_tensor_spec, model, layers),
@@ -374,259 +371,6 @@ class KerasDistributionNetwork(KerasNetwork):
 
     def read(self, outputs):
         return self._read(outputs)
-
-
-class KerasRecurrentNetwork(_KerasModels):
-    """A Keras RNN cell and a model behind it, as a network of TF-Agents.
-
-    Its state is cleared where a trajectory says that an episode of the
-    environment begins, also in the middle of a sequence.
-
-    Args:
-        input_tensor_spec: The specification of an observation: one vector.
-        cell: A cell of Keras, such as `keras.layers.GRUCell(64)`.
-        model: A `keras.Model` built for the outputs of the cell.
-        head: Optional function from the outputs of the model to what the
-            network returns, such as a distribution.
-        name: String.
-
-    Raises:
-        ValueError: Where an observation is not a vector, or the model is not
-            built.
-
-    Example:
-
-    ```python
-    environment = keras_meta.rl.environments.Bandits(arms=5)
-    network = keras_meta.rl.KerasRecurrentNetwork(
-        environment.observation_spec(),
-        keras.layers.GRUCell(32),
-        keras.Sequential([keras.Input((32,)), keras.layers.Dense(5)]),
-    )
-    time_step = environment.reset()
-    outputs, state = network(time_step.observation, time_step.step_type)
-    ```
-    """
-
-    def __init__(
-        self,
-        input_tensor_spec,
-        cell,
-        model,
-        head=None,
-        name="KerasRecurrentNetwork",
-    ):
-        check_model(model)
-        shape = getattr(input_tensor_spec, "shape", None)
-        if shape is None or shape.rank != 1:
-            raise ValueError(
-                "A recurrent network must have observations that are one "
-                f"vector. Received: input_tensor_spec={input_tensor_spec}. "
-                "Flatten or join the parts before."
-            )
-        sizes = tf.nest.flatten(cell.state_size)
-        if not cell.built:
-            cell.build((None, shape[0]))
-        state_spec = [tensor_spec.TensorSpec([n], tf.float32) for n in sizes]
-        super().__init__(input_tensor_spec, state_spec, [cell, model], name)
-        self._head = head
-
-    def call(self, inputs, step_type=None, network_state=(), training=False):
-        cell, model = self._hidden.models
-        rank = nest_utils.get_outer_rank(inputs, self.input_tensor_spec)
-        if rank == 1:
-            # One step each, of a batch.
-            inputs = inputs[:, None]
-            step_type = None if step_type is None else step_type[:, None]
-        if network_state in ((), None, []):
-            network_state = self.get_initial_state(tf.shape(inputs)[0])
-        hidden, state = unroll(
-            cell, tf.cast(inputs, tf.float32), step_type, network_state
-        )
-        squash = network_utils.BatchSquash(2)
-        outputs = model(squash.flatten(hidden), training=training)
-        outputs = tf.nest.map_structure(squash.unflatten, outputs)
-        if rank == 1:
-            outputs = tf.nest.map_structure(lambda leaf: leaf[:, 0], outputs)
-        return self._head(outputs) if self._head else outputs, state
-
-
-def unroll(cell, inputs, step_type, state):
-    """Runs a cell along sequences.
-
-    Args:
-        cell: A built cell of Keras.
-        inputs: Tensor `[batch, time, features]`.
-        step_type: Tensor `[batch, time]` or `None`; where it says that an
-            episode begins, the state is cleared before.
-        state: List of tensors `[batch, size]`.
-
-    Returns:
-        A tuple: the outputs, `[batch, time, units]`, and the last state.
-    """
-    begins = tf.zeros(tf.shape(inputs)[:2], tf.bool)
-    if step_type is not None:
-        begins = tf.equal(step_type, time_steps.StepType.FIRST)
-    kept = tf.transpose(tf.cast(~begins, tf.float32))[..., None]
-    inputs = tf.transpose(inputs, [1, 0, 2])
-
-    def step(number, state):
-        state = [part * kept[number] for part in state]
-        output, state = cell(inputs[number], state)
-        return output, tf.nest.flatten(state)
-
-    if inputs.shape[0] == 1:
-        output, state = step(0, state)
-        return output[:, None], state
-    length = inputs.shape[0] or tf.shape(inputs)[0]
-    # The first step outside of the loop tells the shape of an output.
-    outputs = tf.TensorArray(
-        tf.float32, length, element_shape=[None, _output_size(cell)]
-    )
-
-    def body(number, outputs, state):
-        output, state = step(number, state)
-        return number + 1, outputs.write(number, output), state
-
-    _, outputs, state = tf.while_loop(
-        lambda number, *_: number < length,
-        body,
-        (0, outputs, list(state)),
-        maximum_iterations=length,
-    )
-    return tf.transpose(outputs.stack(), [1, 0, 2]), state
-
-
-def _output_size(cell):
-    return (
-        getattr(cell, "output_size", None)
-        or tf.nest.flatten(cell.state_size)[0]
-    )
-
-
-@keras.saving.register_keras_serializable(package="keras_meta")
-class LogDeviation(keras.layers.Layer):
-    """The logarithm of a standard deviation, which is a weight.
-
-    Args:
-        shape: Tuple of integers, the shape of an action.
-        deviation: Float above 0, where the standard deviation starts.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
-    """
-
-    def __init__(self, shape, deviation=1.0, **kwargs):
-        super().__init__(**kwargs)
-        self.shape = tuple(shape)
-        self.deviation = float(deviation)
-
-    def build(self, input_shape):
-        self.log_deviation = self.add_weight(
-            shape=self.shape,
-            initializer=keras.initializers.Constant(np.log(self.deviation)),
-            name="log_deviation",
-        )
-
-    def call(self, x):
-        examples = keras.ops.shape(x)[0]
-        return keras.ops.broadcast_to(
-            self.log_deviation, (examples, *self.shape)
-        )
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "shape": self.shape,
-            "deviation": self.deviation,
-        }
-
-
-def policy_head(action_spec, head="auto", deviation=1.0):
-    """Returns the layers and the distribution of a policy's actions.
-
-    Args:
-        action_spec: The specification of the action.
-        head: One of `"auto"`, `"categorical"`, `"normal"`.
-        deviation: Float above 0, where the standard deviation starts.
-
-    Returns:
-        A tuple: the list of layers to put on features, and a function from
-        their outputs to a distribution.
-
-    Raises:
-        ValueError: Where the head does not fit the actions.
-    """
-    arguments.check_choice("head", head, HEADS)
-    arguments.check_positive_number("deviation", deviation)
-    if len(tf.nest.flatten(action_spec)) != 1:
-        raise ValueError(
-            "A policy must have one action, of any shape. Received: "
-            f"action_spec={action_spec}."
-        )
-    is_integer = action_spec.dtype.is_integer
-    fitting = "categorical" if is_integer else "normal"
-    if head not in ("auto", fitting):
-        kind = "integer" if is_integer else "real"
-        raise ValueError(
-            f"The head must fit the actions: {kind} actions have a {fitting} "
-            f"distribution. Received: head={head!r} and action_spec="
-            f"{action_spec}. Leave `head` at 'auto'."
-        )
-    # Small, so that the policy starts with the middle, or with all alike.
-    small = keras.initializers.VarianceScaling(1e-4)
-    if is_integer:
-        dtype = action_spec.dtype
-        layer = keras.layers.Dense(
-            choices(action_spec), kernel_initializer=small
-        )
-
-        def read(logits):
-            return tfp.distributions.Categorical(logits, dtype=dtype)
-
-        return [layer], read
-    center, reach = _bounds(action_spec)
-    shape = tuple(action_spec.shape)
-    mean = keras.Sequential(
-        [
-            keras.layers.Dense(int(np.prod(shape)), kernel_initializer=small),
-            keras.layers.Reshape(shape),
-        ]
-    )
-
-    def read(outputs):
-        # Two outputs rather than one to split: slices are slow under XLA.
-        mean, log_deviation = outputs
-        deviation = tf.exp(tf.clip_by_value(log_deviation, -5.0, 2.0))
-        if center is not None:
-            mean, deviation = center + reach * mean, reach * deviation
-        return tfp.distributions.Independent(
-            tfp.distributions.Normal(mean, deviation), len(shape)
-        )
-
-    return [mean, LogDeviation(shape, deviation)], read
-
-
-def choices(action_spec):
-    """Returns how many values an action has.
-
-    Args:
-        action_spec: The specification of the action, one integer from 0.
-
-    Raises:
-        ValueError: Where it is something else.
-    """
-    lowest = getattr(action_spec, "minimum", None)
-    highest = getattr(action_spec, "maximum", None)
-    if (
-        lowest is None
-        or not action_spec.dtype.is_integer
-        or action_spec.shape.rank != 0
-        or int(np.max(lowest)) != 0
-    ):
-        raise ValueError(
-            "Discrete actions must be one integer from 0 to a maximum. "
-            f"Received: action_spec={action_spec}."
-        )
-    return int(np.max(highest)) + 1
 
 
 def check_model(model):
@@ -642,23 +386,6 @@ def check_model(model):
             "`model` must be built. Received: a model without weights, "
             f"{model!r}. Start it with `keras.Input(shape)`, or call it once."
         )
-
-
-def _bounds(action_spec):
-    """Returns the middle of an action's bounds and the way to them.
-
-    Returns:
-        Two arrays; or `None` twice where an action has no finite bounds.
-    """
-    lowest = getattr(action_spec, "minimum", None)
-    if lowest is None or action_spec.dtype.is_integer:
-        return None, None
-    lowest = np.asarray(lowest, np.float32)
-    highest = np.asarray(action_spec.maximum, np.float32)
-    # What has no bounds is told by the largest floats.
-    if np.any(np.abs(lowest) > 1e30) or np.any(np.abs(highest) > 1e30):
-        return None, None
-    return (highest + lowest) / 2, (highest - lowest) / 2
 
 
 def _with_heads(input_tensor_spec, model, heads):

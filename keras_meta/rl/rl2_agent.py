@@ -8,10 +8,11 @@ from keras_meta.rl import export
 from keras_meta.rl import rollouts as rollouts_module
 from keras_meta.rl.environments.trials import Trials
 from keras_meta.rl.environments.trials import returns_by_rollout
+from keras_meta.rl.heads import policy_head
 from keras_meta.rl.meta_agent import MetaAgent
-from keras_meta.rl.networks import KerasRecurrentNetwork
-from keras_meta.rl.networks import policy_head
 from keras_meta.rl.outer_updates import ClippedSurrogate
+from keras_meta.rl.recurrent_network import KerasRecurrentNetwork
+from keras_meta.rl.recurrent_network import output_size
 from keras_meta.rl.recurrent_policy import RecurrentPolicy
 
 
@@ -114,7 +115,7 @@ class RL2Agent(MetaAgent):
         if cell is None:
             cell = keras.layers.GRUCell(128)
         heads, self._read = policy_head(action_spec, "auto", deviation)
-        inputs = keras.Input((_units(cell),))
+        inputs = keras.Input((output_size(cell),))
         outputs = [head(inputs) for head in heads]
         value = keras.layers.Dense(1, kernel_initializer="zeros")(inputs)
         model = keras.Model(inputs, [*outputs, value])
@@ -358,13 +359,6 @@ class RL2Agent(MetaAgent):
         gradients = tape.gradient(loss, [v.value for v in variables])
         self.optimizer.apply(gradients, variables)
         return loss
-
-
-def _units(cell):
-    return (
-        getattr(cell, "output_size", None)
-        or tf.nest.flatten(cell.state_size)[0]
-    )
 
 
 def _loop(count, body):

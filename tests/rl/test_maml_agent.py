@@ -10,6 +10,7 @@ import keras_meta
 import keras_meta.rl
 from keras_meta import inner_loop
 from keras_meta.rl import maml_agent
+from keras_meta.rl import outer_problem
 from keras_meta.rl import outer_updates
 from keras_meta.rl import rollouts
 
@@ -107,7 +108,7 @@ def wide_problem(discrete=False, seed=0, **settings):
         }
 
     adaptation = [batch() for _ in range(agent.inner_steps)]
-    problem = maml_agent._OuterProblem(agent, adaptation, batch())
+    problem = outer_problem.OuterProblem(agent, adaptation, batch())
     return agent, problem, problem.values()
 
 
@@ -268,7 +269,7 @@ def test_an_outer_step_lowers_the_loss_on_its_rollouts(name):
         agent._batch(part, TASKS)
         for part in (*experience.adaptation, experience.query)
     ]
-    problem = maml_agent._OuterProblem(agent, batches[:-1], batches[-1])
+    problem = outer_problem.OuterProblem(agent, batches[:-1], batches[-1])
     measure = tf.function(problem.loss_and_divergence, autograph=False)
     before, _ = measure(problem.values())
     info = tf.function(agent.train, autograph=False)(experience)

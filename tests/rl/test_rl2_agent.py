@@ -7,6 +7,7 @@ from tf_agents.policies import policy_saver
 
 import keras_meta
 import keras_meta.rl
+from keras_meta.rl import heads
 from keras_meta.rl import rollouts
 from keras_meta.rl.environments import trials as trials_module
 
@@ -241,7 +242,7 @@ def test_the_ppo_of_tf_agents_trains_on_trials():
             head=head,
         )
 
-    _, read = keras_meta.rl.networks.policy_head(trials.action_spec())
+    _, read = heads.policy_head(trials.action_spec())
     agent = ppo_clip_agent.PPOClipAgent(
         trials.time_step_spec(),
         trials.action_spec(),
