@@ -5,8 +5,8 @@ import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.networks import network
 from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import time_step as time_steps
 
+from keras_meta.rl import replay_windows
 from keras_meta.rl import rollouts
 
 
@@ -163,14 +163,16 @@ class InnerTraining:
             experience,
         )
         length = agent.train_sequence_length
-        starts = window_starts(memory, number + 1, length)
+        starts = replay_windows.starts(memory, number + 1, length)
 
         def descend(done, loss):
             del loss
             chosen = tf.random.uniform(
                 [self.minibatch_size], 0, tf.shape(starts)[0], tf.int32
             )
-            minibatch = windows(memory, tf.gather(starts, chosen), length)
+            minibatch = replay_windows.gather(
+                memory, tf.gather(starts, chosen), length
+            )
             return done + 1, tf.reduce_mean(agent.train(minibatch).loss)
 
         if gradient_steps is None:
@@ -242,45 +244,6 @@ def collect_rows(environment, policy, rows):
     return rollouts.collect(
         environment, policy, rows, steps=environment.horizon + 1
     )[0]
-
-
-def window_starts(memory, filled, length):
-    """Tells where a window of steps that follow each other may begin.
-
-    No window goes over the end of a rollout and into the next: not all agents
-    of TF-Agents leave out that step, which is none.
-
-    Args:
-        memory: A `Trajectory` of tensors `[iterations, rows, steps, ...]`.
-        filled: Integer, how many of the iterations there are so far.
-        length: Integer, the steps of a window.
-
-    Returns:
-        Integer tensor `[places, 3]`: iteration, row and step.
-    """
-    ends = tf.equal(memory.step_type[:filled], time_steps.StepType.LAST)
-    places = ends.shape[-1] - length + 1
-    within = [ends[..., n : n + places] for n in range(length - 1)]
-    over = tf.reduce_any(tf.stack(within), axis=0)
-    return tf.cast(tf.where(~over), tf.int32)
-
-
-def windows(memory, starts, length):
-    """Returns windows of a memory.
-
-    Args:
-        memory: A `Trajectory` of tensors `[iterations, rows, steps, ...]`.
-        starts: Integer tensor `[windows, 3]`, from `window_starts()`.
-        length: Integer, the steps of a window.
-
-    Returns:
-        A `Trajectory` of tensors `[windows, length, ...]`.
-    """
-    along = tf.stack([[0, 0, step] for step in range(length)])
-    places = starts[:, None] + along
-    return tf.nest.map_structure(
-        lambda leaf: tf.gather_nd(leaf, places), memory
-    )
 
 
 def _without_targets(agent, variables):

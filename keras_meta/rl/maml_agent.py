@@ -258,10 +258,11 @@ class MAMLAgent(MetaAgent):
         rollouts, inner_steps = self._shared_out(rollouts)
         weights, rule_state = self._start(1)
         adapt = tf.function(self._adapt, autograph=False)
+        collect = rollouts_module.collector(
+            environment, self.collect_policy, rollouts, steps
+        )
         for step in range(inner_steps):
-            experience, _ = rollouts_module.collect_here(
-                environment, self.collect_policy, rollouts, weights, steps
-            )
+            experience, _ = collect(weights)
             weights, rule_state = adapt(weights, rule_state, experience, step)
         network = self.network.copy()
         for variable, other in zip(

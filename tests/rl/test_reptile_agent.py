@@ -13,6 +13,7 @@ from tf_agents.utils import common
 import keras_meta.rl
 from keras_meta.rl import inner_training
 from keras_meta.rl import inner_training_agent
+from keras_meta.rl import replay_windows
 from keras_meta.rl.environments import Bandits
 from keras_meta.rl.environments import PointNavigation
 from keras_meta.rl.environments import TabularMDPs
@@ -202,8 +203,8 @@ def test_windows_stay_in_their_row_and_their_rollout():
         reward=tf.constant(number, tf.float32),
         step_type=tf.constant(step_type, tf.int32),
     )
-    starts = inner_training.window_starts(memory, 2, length)
-    found = inner_training.windows(memory, starts, length).reward.numpy()
+    starts = replay_windows.starts(memory, 2, length)
+    found = replay_windows.gather(memory, starts, length).reward.numpy()
     wanted = [
         [first, first + 1, first + 2]
         for first in number[:2, :, :3].ravel()

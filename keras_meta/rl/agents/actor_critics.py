@@ -1,169 +1,19 @@
-"""Agents of TF-Agents with networks of Keras 3, made for an environment.
-
-Each call makes an agent of its own: `lambda: agents.ppo(environment)` is what
-`ReptileAgent` and `FineTuningAgent` take.
-"""
+"""Agents for real actions: an actor, and one critic or two."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.agents.ddpg import ddpg_agent
-from tf_agents.agents.dqn import dqn_agent
-from tf_agents.agents.ppo import ppo_clip_agent
 from tf_agents.agents.sac import sac_agent
 from tf_agents.agents.td3 import td3_agent
 from tf_agents.distributions import utils as distribution_utils
 from tf_agents.policies import actor_policy
 
 from keras_meta import arguments
-from keras_meta import backbones
 from keras_meta.rl import networks
+from keras_meta.rl.agents import parts
 from keras_meta.rl.row_noise_policy import RowNoisePolicy
-
-
-def ppo(
-    environment,
-    model=None,
-    learning_rate=1e-3,
-    epochs=10,
-    clip=0.2,
-    discount=0.99,
-    decay=0.95,
-    entropy=0.0,
-    deviation=1.0,
-):
-    """Returns a `PPOClipAgent`, for actions of any kind.
-
-    It normalizes neither observations nor rewards: what that has learned in
-    one task would be wrong in the next.
-
-    Args:
-        environment: A `TFEnvironment` of TF-Agents.
-        model: A built `keras.Model` from observations to features, of which
-            the networks get copies with new weights. `None` (the default)
-            means two dense layers of 64 units.
-        learning_rate: Float above 0. Defaults to `1e-3`.
-        epochs: Integer of 1 or more, how often rollouts are trained on. Each
-            one is traced by itself. Defaults to `10`.
-        clip: Float above 0, by what share the chance of an action may
-            change. Defaults to `0.2`.
-        discount: Float from 0 to 1, what a reward is worth one step later.
-            Defaults to `0.99`.
-        decay: Float from 0 to 1, the decay of generalized advantages.
-            Defaults to `0.95`.
-        entropy: Float from 0, how much the entropy of the policy counts.
-            Defaults to `0.0`.
-        deviation: Float above 0, where the standard deviation of real
-            actions starts, in units of their bounds. Defaults to `1.0`.
-
-    Returns:
-        An agent of TF-Agents.
-
-    Raises:
-        ValueError: Where an argument is not as described.
-
-    Example:
-
-    ```python
-    environment = keras_meta.rl.environments.PointNavigation()
-    agent = keras_meta.rl.agents.ppo(environment, learning_rate=3e-3)
-    ```
-
-    Reference:
-        - [Schulman et al., 2017](https://arxiv.org/abs/1707.06347)
-    """
-    arguments.check_positive_number("learning_rate", learning_rate)
-    arguments.check_positive_integer("epochs", epochs)
-    arguments.check_positive_number("clip", clip)
-    arguments.check_share("discount", discount)
-    arguments.check_share("decay", decay)
-    arguments.check_number_from_zero("entropy", entropy)
-    observation = environment.observation_spec()
-    return ppo_clip_agent.PPOClipAgent(
-        environment.time_step_spec(),
-        environment.action_spec(),
-        keras.optimizers.Adam(learning_rate),
-        networks.KerasDistributionNetwork(
-            observation,
-            environment.action_spec(),
-            _features(model, observation),
-            deviation=deviation,
-        ),
-        networks.KerasValueNetwork(observation, _features(model, observation)),
-        importance_ratio_clipping=clip,
-        lambda_value=decay,
-        discount_factor=discount,
-        entropy_regularization=entropy,
-        num_epochs=epochs,
-        use_gae=True,
-        use_td_lambda_return=True,
-        normalize_rewards=False,
-        normalize_observations=False,
-        train_step_counter=_counter(),
-    )
-
-
-def dqn(
-    environment,
-    model=None,
-    learning_rate=1e-3,
-    exploration=0.1,
-    discount=0.99,
-    target_rate=0.05,
-):
-    """Returns a `DdqnAgent`, a DQN with double Q-learning.
-
-    Args:
-        environment: A `TFEnvironment` of TF-Agents whose actions are one
-            integer from 0.
-        model: A built `keras.Model` from observations to features, of which
-            the network gets a copy with new weights. `None` (the default)
-            means two dense layers of 64 units.
-        learning_rate: Float above 0. Defaults to `1e-3`.
-        exploration: Float from 0 to 1, how often an action is drawn at
-            random while rollouts are collected. Defaults to `0.1`.
-        discount: Float from 0 to 1, what a reward is worth one step later.
-            Defaults to `0.99`.
-        target_rate: Float from 0 to 1, how far the target network follows in
-            each step. Defaults to `0.05`.
-
-    Returns:
-        An agent of TF-Agents.
-
-    Raises:
-        ValueError: Where an argument is not as described.
-
-    Example:
-
-    ```python
-    environment = keras_meta.rl.environments.Bandits(arms=5)
-    agent = keras_meta.rl.agents.dqn(environment, exploration=0.2)
-    ```
-
-    Reference:
-        - [Mnih et al., 2015](https://doi.org/10.1038/nature14236)
-        - [van Hasselt et al., 2015](https://arxiv.org/abs/1509.06461)
-    """
-    arguments.check_positive_number("learning_rate", learning_rate)
-    arguments.check_share("exploration", exploration)
-    arguments.check_share("discount", discount)
-    arguments.check_share("target_rate", target_rate)
-    observation = environment.observation_spec()
-    return dqn_agent.DdqnAgent(
-        environment.time_step_spec(),
-        environment.action_spec(),
-        networks.KerasQNetwork(
-            observation,
-            environment.action_spec(),
-            _features(model, observation),
-        ),
-        keras.optimizers.Adam(learning_rate),
-        epsilon_greedy=exploration,
-        target_update_tau=target_rate,
-        gamma=discount,
-        train_step_counter=_counter(),
-    )
 
 
 def ddpg(
@@ -352,20 +202,22 @@ def _actor_and_critic(
         "action_spec": environment.action_spec(),
         "actor_network": actor,
         "critic_network": networks.KerasCriticNetwork(
-            specs, _features(critic_model, *specs)
+            specs, parts.features(critic_model, *specs)
         ),
         "actor_optimizer": keras.optimizers.Adam(learning_rate),
         "critic_optimizer": keras.optimizers.Adam(learning_rate),
         "gamma": discount,
         "target_update_tau": target_rate,
-        "train_step_counter": _counter(),
+        "train_step_counter": parts.step_counter(),
     }
 
 
 def _actor(environment, model):
     observation = environment.observation_spec()
     return networks.KerasActorNetwork(
-        observation, environment.action_spec(), _features(model, observation)
+        observation,
+        environment.action_spec(),
+        parts.features(model, observation),
     )
 
 
@@ -374,7 +226,7 @@ def _squashed_actor(environment, model):
     observation = environment.observation_spec()
     action = environment.action_spec()
     _reach(action)
-    features = _features(model, observation)
+    features = parts.features(model, observation)
     shape = tuple(action.shape)
 
     def head():
@@ -394,24 +246,6 @@ def _squashed_actor(environment, model):
         keras.Model(features.input, [head(), head()]),
         head=squashed,
     )
-
-
-def _features(model, *specs):
-    """Returns a copy of a model with new weights; dense layers by default."""
-    if model is not None:
-        networks.check_model(model)
-        return keras.models.clone_model(model)
-    leaves = tf.nest.flatten(specs)
-    if any(leaf.dtype.is_integer for leaf in leaves) or len(leaves) > len(
-        specs
-    ):
-        raise ValueError(
-            "Where no model is given, an observation must be one real tensor. "
-            f"Received: {specs[0]}. Give a `keras.Model` for it."
-        )
-    size = sum(leaf.shape.num_elements() for leaf in leaves)
-    shape = leaves[0].shape if len(leaves) == 1 else (size,)
-    return backbones.mlp(tuple(shape), (64, 64), outputs=None)
 
 
 def _reach(action_spec):
@@ -434,8 +268,3 @@ def _with_row_noise(agent, actor, noise):
         policy, noise * _reach(agent.action_spec)
     )
     return agent
-
-
-def _counter():
-    # Not the default, which all agents of a process would share.
-    return tf.Variable(0, trainable=False, dtype=tf.int64)
