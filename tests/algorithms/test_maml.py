@@ -136,14 +136,19 @@ def directional_differences(model, x, y, directions, step=1e-4):
     """Central differences of fourth order of the outer loss."""
     variables = model.trainable_variables
     start = [variable.numpy() for variable in variables]
+    # Traced, since it is asked for many times.
+    loss_here = tf.function(
+        lambda: model.compute_loss(x, y, model(x, training=True)),
+        autograph=False,
+    )
 
     def loss_at(shift, direction):
         for variable, value, change in zip(variables, start, direction):
             variable.assign(value + shift * change)
-        loss = model.compute_loss(x, y, model(x, training=True))
+        loss = float(loss_here())
         for variable, value in zip(variables, start):
             variable.assign(value)
-        return float(loss)
+        return loss
 
     return [
         (
