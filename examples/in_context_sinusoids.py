@@ -62,7 +62,7 @@ for number, (name, model) in enumerate(models.items()):
         keras.optimizers.Adam(rate, clipnorm=1.0),
         loss="mse",
     )
-    model.fit(training, steps_per_epoch=max(20, arguments.steps), verbose=2)
+    model.fit(training, steps_per_epoch=arguments.steps, verbose=2)
 
 """
 ## The same points in another order

@@ -20,6 +20,7 @@ import keras_meta
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--output", default="demo_output", type=pathlib.Path)
 parser.add_argument("--steps", default=600, type=int)
+parser.add_argument("--inner-steps", default=100, type=int)
 parser.add_argument("--seed", default=0, type=int)
 parser.add_argument("--tasks", default=200, type=int)
 arguments = parser.parse_args()
@@ -29,7 +30,8 @@ output.mkdir(parents=True, exist_ok=True)
 keras.utils.set_random_seed(arguments.seed)
 started = time.time()
 
-TRAINED_STEPS, LONGER = 100, 300
+TRAINED_STEPS = arguments.inner_steps
+LONGER = 3 * TRAINED_STEPS
 DIMENSIONS = 10
 RATES = [float(10**power) for power in np.arange(-3.0, 0.1, 0.5)]
 
@@ -45,7 +47,7 @@ A task is to minimize the mean of (W v - y)^2 over v, with random W and y: the
 first experiment of the paper. As an episode, the rows of W are the examples, y
 is what to answer, and the network is one linear layer. The optimizer that does
 it is an LSTM with a state for each number of v. It is trained itself, on many
-such trainings of a hundred steps.
+such trainings.
 """
 
 
@@ -77,7 +79,7 @@ network = linear(DIMENSIONS)
 learned = keras_meta.LearnedOptimizer(
     network,
     inner_steps=TRAINED_STEPS,
-    truncation=20,
+    truncation=max(1, TRAINED_STEPS // 5),
     seed=arguments.seed,
 )
 print(f"{learned.update_rule.count_params()} numbers are learned.")

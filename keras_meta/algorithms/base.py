@@ -153,6 +153,41 @@ class EpisodicModel(keras.Model):
         )
         return self.compute_metrics(x, y, predictions, sample_weight)
 
+    def make_train_function(self, force=False):
+        # Keras would create its variables within the first step, and
+        # TensorFlow traces a step that creates variables once more. With
+        # several devices, Keras creates them before.
+        if self._distribute_strategy is None and self.optimizer is not None:
+            if not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+        super().make_train_function(force)
+        return self.train_function
+
+    def _build_metrics(self, x, y):
+        """Creates the variables of compiled metrics, as of the optimizer.
+
+        Those of several outputs are left to Keras.
+        """
+        if self.run_eagerly or self._distribute_strategy is not None:
+            return
+        unbuilt = [
+            metrics
+            for metrics in self._metrics_to_build()
+            if metrics is not None and not metrics.built
+        ]
+        if not unbuilt:
+            return
+        y_pred = self.compute_output_spec(x)
+        if tf.nest.is_nested(y_pred) or tf.nest.is_nested(y):
+            return
+        # Which accuracy is meant, Keras tells from the shapes.
+        if y_pred.shape[-1] is not None or len(y.shape) < len(y_pred.shape):
+            for metrics in unbuilt:
+                metrics.build(y, y_pred)
+
+    def _metrics_to_build(self):
+        return [self._compile_metrics]
+
     def fit(self, *args, **kwargs):
         given = _named_arguments(keras.Model.fit, self, args, kwargs)
         self._check_data(given, "steps_per_epoch")
@@ -253,6 +288,9 @@ class EpisodicModel(keras.Model):
             x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
             given = {**given, "x": x, "y": y, "sample_weight": weight}
         self._check_given(given, labeled)
+        x = given.get("x")
+        if labeled and isinstance(x, dict) and episode.SUPPORT_X in x:
+            self._build_metrics(*_arrays(x, given["y"]))
 
     def _check_given(self, given, labeled):
         """Checks arguments as `_check_data()`, whose `x` is no data set."""
@@ -317,14 +355,7 @@ class EpisodicModel(keras.Model):
 
     def _check_batch(self, x, y=None, sample_weight=None):
         episode.check_keys(x)
-        x, y, sample_weight = tf.nest.map_structure(
-            _with_shape,
-            (
-                {key: _array(value) for key, value in x.items()},
-                _array(y),
-                _array(sample_weight),
-            ),
-        )
+        x, y, sample_weight = _arrays(x, y, sample_weight)
         episode.check(x, y, sample_weight, self.takes_integer_labels)
         _check_support_weight(x.get(episode.SUPPORT_WEIGHT))
         if self.takes_integer_labels:
@@ -396,6 +427,14 @@ def labels_keep_dtype():
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     return tf.executing_eagerly() or replicas == 1
+
+
+def _arrays(x, *others):
+    """Returns a dictionary and what comes with it, whose leaves have shapes."""
+    x = {key: _array(value) for key, value in x.items()}
+    return tf.nest.map_structure(
+        _with_shape, (x, *(_array(other) for other in others))
+    )
 
 
 def _with_shape(leaf):

@@ -345,6 +345,10 @@ class InnerLoopModel(EpisodicModel):
             self.network, task, weights, state, self.normalization_statistics
         )
 
+    def _metrics_to_build(self):
+        copies = [metrics.copies for metrics in self.query_metrics]
+        return [*super()._metrics_to_build(), *copies]
+
     def make_train_function(self, force=False):
         if self.train_function is None or force:
             super().make_train_function(force)

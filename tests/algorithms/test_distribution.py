@@ -22,6 +22,7 @@ MAKE = {
     "MAML": lambda: keras_meta.MAML(
         keras_meta.backbones.mlp((8,), (16,), outputs=3),
         inner_learning_rate=0.1,
+        task_mapping="sequential",
     ),
     "PrototypicalNetwork": lambda: keras_meta.PrototypicalNetwork(
         keras_meta.backbones.mlp((8,), (16,), outputs=4)
@@ -29,6 +30,7 @@ MAKE = {
     "Reptile": lambda: keras_meta.Reptile(
         keras_meta.backbones.mlp((8,), (16,), outputs=3),
         inner_learning_rate=0.05,
+        task_mapping="sequential",
     ),
 }
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -42,6 +44,8 @@ for name, make in MAKE.items():
                 keras.optimizers.SGD(0.1),
                 loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                 metrics=["accuracy"],
+                # One device need not be traced to know what comes of it.
+                run_eagerly=not tf.distribute.has_strategy(),
             )
         model.fit(blob_episodes(), steps_per_epoch=3, verbose=0)
         test = blob_episodes(episodes=7)

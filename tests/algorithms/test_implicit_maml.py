@@ -23,6 +23,8 @@ def compiled(network, **arguments):
     )
     model = keras_meta.ImplicitMAML(network, **settings | arguments)
     model.compile(keras.optimizers.SGD(1.0), loss="mse")
+    if "task_mapping" not in arguments:
+        contract.untraced(model)
     return model
 
 
@@ -43,10 +45,12 @@ def closed_form(w, x, y, damping=0.0):
     return np.mean(gradients, axis=0)
 
 
-@pytest.mark.parametrize("mapping", ["vectorized", "sequential"])
-@pytest.mark.parametrize("damping", [0.0, 2.0])
+@pytest.mark.parametrize(
+    "damping, mapping",
+    [(0.0, "sequential"), (2.0, "sequential"), (2.0, "vectorized")],
+)
 def test_gradient_equals_closed_form_on_linear_regression(
-    float64, mapping, damping
+    float64, damping, mapping
 ):
     x, y = random_episodes(dtype="float64")
     model = compiled(
@@ -84,7 +88,6 @@ def test_gradient_converges_to_that_of_the_solved_problem(float64, adapts):
         inner_learning_rate=0.15,
         proximal_strength=5.0,
         adapts=adapts,
-        task_mapping="sequential",
     )
     solved = compiled(network, inner_steps=30, **settings)
     generator = np.random.default_rng(1)

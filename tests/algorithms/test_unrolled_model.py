@@ -50,8 +50,12 @@ def directional_gradient(model, x, y):
 @pytest.mark.parametrize("truncation", [1, 2, 3])
 @pytest.mark.parametrize("recompute", [False, True])
 def test_truncated_gradient_equals_closed_form(truncation, recompute):
+    # What computes steps again are two loops of a graph.
+    as_a_graph = recompute and truncation == 2
     gradient, (w, x, y), _ = linear_gradient(
-        truncation=truncation, recompute=recompute
+        truncation=truncation,
+        recompute=recompute,
+        **{"task_mapping": "sequential"} if as_a_graph else {},
     )
     # The Jacobian of an inner step of linear regression, to the power of the
     # steps that are passed through.
@@ -87,6 +91,7 @@ def test_recomputed_gradient_equals_the_plain_one(float64, rule):
             inner_steps=2,
             update_rule=rule(),
             recompute=recompute,
+            **{"task_mapping": "sequential"} if recompute else {},
         )
         gradients.append(outer_gradient(model, x, y))
     assert relative_difference(*gradients) < 1e-12
@@ -111,6 +116,7 @@ def test_recomputed_dropout_is_the_same_dropout():
             inner_steps=2,
             inner_learning_rate=0.1,
             recompute=recompute,
+            **{"task_mapping": "sequential"} if recompute else {},
         )
         gradients.append(outer_gradient(model, x, y))
     assert relative_difference(*gradients) < 1e-5
@@ -139,7 +145,14 @@ def test_first_order_for_the_first_iterations():
     x, y = random_episodes()
     network = linear_network()
     arguments = dict(inner_steps=2, inner_learning_rate=0.1)
-    model = compiled(network, "mse", first_order_iterations=2, **arguments)
+    # As a graph, which holds both of them.
+    model = compiled(
+        network,
+        "mse",
+        first_order_iterations=2,
+        task_mapping="sequential",
+        **arguments,
+    )
     first = outer_gradient(
         compiled(network, "mse", first_order=True, **arguments), x, y
     )
@@ -158,6 +171,7 @@ def test_multi_step_loss_moves_to_the_last_step():
         inner_steps=STEPS,
         inner_learning_rate=0.1,
         multi_step_loss_iterations=4,
+        task_mapping="sequential",
     )
     w = network.get_weights()[0].astype("float64")
     after = [

@@ -1,31 +1,21 @@
 import json
-import pathlib
-import subprocess
-import sys
 
-BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
+from tests.examples.running import run_example
 
 
 def test_measures_algorithms_of_episodes_and_of_pairs(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            BENCHMARKS / "glyph_accuracy.py",
-            "--steps=1",
-            "--episodes=4",
-            "--ways=5",
-            "--shots=1",
-            "--algorithms",
-            "PrototypicalNetwork",
-            "SiameseNetwork, verification",
-            "--output",
-            tmp_path,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
+    printed = run_example(
+        "glyph_accuracy",
+        "--steps=1",
+        "--episodes=4",
+        "--ways=5",
+        "--shots=1",
+        "--algorithms",
+        "PrototypicalNetwork",
+        "SiameseNetwork, verification",
+        folder="benchmarks",
+        output=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "glyph_accuracy.json").read_text())
     assert report["settings"]["steps"] == "1"
     assert [row["algorithm"] for row in report["results"]] == [
@@ -37,4 +27,4 @@ def test_measures_algorithms_of_episodes_and_of_pairs(tmp_path):
         assert row["interval"] > 0
         assert row["episodes"] == 4
         cell = f"{100 * row['accuracy']:.1f} ± {100 * row['interval']:.1f}"
-        assert f"| {row['algorithm']} | {cell} |" in done.stdout
+        assert f"| {row['algorithm']} | {cell} |" in printed

@@ -1,4 +1,4 @@
-"""Runs an example as a user does, but in this process, which is faster."""
+"""Runs a script as a user does, but in this process, which is faster."""
 
 import contextlib
 import io
@@ -8,12 +8,12 @@ import sys
 import unittest.mock
 import warnings
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+ROOT = pathlib.Path(__file__).parents[2]
 
 
-def run_example(name, *options, output):
-    """Runs `examples/<name>.py` to its end; returns what it printed."""
-    path = str(EXAMPLES / f"{name}.py")
+def run_example(name, *options, output, folder="examples"):
+    """Runs `<folder>/<name>.py` to its end; returns what it printed."""
+    path = str(ROOT / folder / f"{name}.py")
     command = [path, "--output", str(output), *map(str, options)]
     printed = io.StringIO()
     with contextlib.ExitStack() as stack:

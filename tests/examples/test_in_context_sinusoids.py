@@ -6,8 +6,8 @@ from tests.examples.running import run_example
 def test_in_context_sinusoids_runs_to_its_end(tmp_path):
     lines = run_example(
         "in_context_sinusoids",
-        "--steps=20",
-        "--test-episodes=20",
+        "--steps=5",
+        "--test-episodes=10",
         output=tmp_path,
     ).splitlines()
     moved = {

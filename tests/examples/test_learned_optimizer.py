@@ -6,7 +6,8 @@ from tests.examples.running import run_example
 def test_learned_optimizer_runs_to_its_end(tmp_path):
     printed = run_example(
         "learned_optimizer",
-        "--steps=8",
+        "--steps=4",
+        "--inner-steps=10",
         "--tasks=4",
         output=tmp_path,
     )

@@ -132,10 +132,10 @@ class RuleContract:
             inner_steps=2,
             evaluation_steps=4,
             update_rule=self.make_rule(),
-            # Vectorized, it takes twice as long to trace.
             task_mapping="sequential",
         )
-        model.compile(keras.optimizers.Adam(0.01), loss="mse")
+        # Three steps are taken sooner than one is traced.
+        model.compile(keras.optimizers.Adam(0.01), loss="mse", run_eagerly=True)
         episodes = keras_meta.episodes.sinusoids(meta_batch_size=4)
         before = [np.array(v) for v in model.update_rule.trainable_variables]
         model.fit(episodes, steps_per_epoch=3, verbose=0)

@@ -117,7 +117,7 @@ class LSTMContract(contract.RuleContract):
             with tf.GradientTape() as tape:
                 tape.watch(weights)
                 # The inner tapes are in here, one for every step.
-                result = contract.adapt(rule, weights, steps=3)[-1]
+                result = contract.adapt(rule, weights, steps=2)[-1]
                 total = contract.loss(result)
             # Of second order, by the start and by what the rule learns.
             return result, tape.gradient(
