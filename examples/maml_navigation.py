@@ -35,6 +35,7 @@ parser.add_argument(
     "--reward", default="distance", choices=["distance", "squared_distance"]
 )
 parser.add_argument("--outer-update", default="ppo")
+parser.add_argument("--pooled-steps", default=300, type=int)
 parser.add_argument("--seeds", default=[0, 1, 2], type=int, nargs="+")
 arguments = parser.parse_args()
 
@@ -123,6 +124,29 @@ for steps in sorted({steps for _, steps in curves}):
         f"{steps} outer steps, mean over {len(means)} seeds: "
         + ", ".join(f"{value:.2f}" for value in means.mean(axis=0))
     )
+
+"""
+## Without learning to adapt
+
+The baseline: PPO trained on all goals together, which can do no better than to
+stay in the middle, and then trained on with as many rollouts to one goal.
+"""
+
+if arguments.pooled_steps:
+    keras.utils.set_random_seed(arguments.seeds[0])
+    pooled = keras_meta.rl.FineTuningAgent(
+        lambda: keras_meta.rl.agents.ppo(environment, learning_rate=3e-3),
+        rollouts=arguments.rollouts,
+        inner_iterations=arguments.inner_steps,
+    )
+    model = keras_meta.rl.AgentModel(pooled, environment)
+    model.compile()
+    model.fit(
+        environment.tasks(arguments.goals),
+        steps_per_epoch=arguments.pooled_steps,
+        verbose=2,
+    )
+    report("PPO on all goals together", pooled)
 
 """
 ## What it looks like

@@ -59,7 +59,10 @@ class AgentModel(keras.Model):
         self._agent = lambda: agent
         self._environment = lambda: environment
         self.agent_models = agent.models
-        self._logged = {}
+        # Made before the first step, which would be traced once more if it
+        # made them.
+        names = ("loss", *agent.logged, "return_before", "return_after")
+        self._logged = {name: keras.metrics.Mean(name) for name in names}
         self.built = True
 
     @property
@@ -127,8 +130,5 @@ class AgentModel(keras.Model):
 
     def _log(self, values):
         for name, value in values.items():
-            if name not in self._logged:
-                with tf.init_scope():
-                    self._logged[name] = keras.metrics.Mean(name)
             self._logged[name].update_state(value)
         return {name: self._logged[name].result() for name in values}

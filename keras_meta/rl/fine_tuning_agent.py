@@ -57,6 +57,8 @@ class FineTuningAgent(InnerTrainingAgent):
     ```
     """
 
+    logged = ("return",)
+
     def __init__(
         self,
         make_agent,

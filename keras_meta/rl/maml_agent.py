@@ -96,6 +96,8 @@ class MAMLAgent(MetaAgent):
         - [Finn et al., 2017](https://arxiv.org/abs/1703.03400)
     """
 
+    logged = ("return_before", "return_after", "gradient_norm")
+
     def __init__(
         self,
         time_step_spec,

@@ -75,6 +75,9 @@ class MetaAgent(tf_agent.TFAgent):
     ```
     """
 
+    # The names of what an outer step logs, beside the loss.
+    logged = ("return_before", "return_after")
+
     def __init__(
         self,
         time_step_spec,
@@ -160,7 +163,7 @@ class MetaAgent(tf_agent.TFAgent):
 
         Returns:
             A TF-Agents `LossInfo`. Its `extra` is a dictionary of what is
-            logged, with `return_before` and `return_after`.
+            logged, by the names in `logged`.
         """
         return self.train(self.collect(environment, tasks))
 

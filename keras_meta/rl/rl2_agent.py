@@ -79,6 +79,8 @@ class RL2Agent(MetaAgent):
         - [Wang et al., 2016](https://arxiv.org/abs/1611.05763)
     """
 
+    logged = ("return",)
+
     def __init__(
         self,
         time_step_spec,

@@ -14,6 +14,8 @@ def test_maml_navigation_runs_to_its_end(tmp_path):
         "--test-goals=4",
         "--outer-update=reinforce",
         "--seeds=0",
+        # Its tests train the baseline.
+        "--pooled-steps=0",
         output=tmp_path,
     )
     assert "seed 0, 1 outer steps: return after [0, 2, 4] rollouts:" in printed

@@ -287,6 +287,9 @@ def test_fit_logs_the_returns_and_trains():
     model = keras_meta.rl.AgentModel(agent, environment)
     model.compile(keras.optimizers.Adam(0.01))
     before = agent.network.model.get_weights()
+    traces = []
+    train = agent._train
+    agent._train_fn = lambda **given: traces.append(0) or train(**given)
     history = model.fit(
         environment.tasks(TASKS),
         steps_per_epoch=2,
@@ -303,6 +306,7 @@ def test_fit_logs_the_returns_and_trains():
         "val_return_after",
     } == set(history.history)
     assert agent.train_step_counter == 4
+    assert len(traces) == 1
     changed = [
         np.any(one != other)
         for one, other in zip(agent.network.model.get_weights(), before)
