@@ -80,7 +80,7 @@ def measure_rollouts(family, seconds, rows, network):
     return {"steps": rate * rows * HORIZON, "first": first}
 
 
-def make_agent(keras_meta, environment, **settings):
+def make_agent(keras_meta, environment, outer_update=None, **settings):
     size = environment.observation_spec().shape[0]
     policy = keras_meta.rl.KerasDistributionNetwork(
         environment.observation_spec(),
@@ -93,20 +93,19 @@ def make_agent(keras_meta, environment, **settings):
         policy,
         rollouts=ROLLOUTS,
         inner_learning_rate=0.1,
-        outer_update=keras_meta.rl.outer_updates.ClippedSurrogate(
-            epochs=EPOCHS
-        ),
+        outer_update=outer_update
+        or keras_meta.rl.outer_updates.ClippedSurrogate(epochs=EPOCHS),
         **settings,
     )
 
 
-def measure_maml(seconds, tasks, xla=False, first_order=False):
+def measure_maml(seconds, tasks, xla=False, **settings):
     """Outer steps of `fit()`, and the same in one loop of the graph."""
     tf, keras_meta = in_tensorflow()
     import keras
 
     environment = keras_meta.rl.environments.PointNavigation(horizon=HORIZON)
-    agent = make_agent(keras_meta, environment, first_order=first_order)
+    agent = make_agent(keras_meta, environment, **settings)
     model = keras_meta.rl.AgentModel(agent, environment)
     model.compile(keras.optimizers.Adam(1e-3), jit_compile=xla)
     batches = environment.tasks(tasks)
@@ -300,6 +299,9 @@ CONTESTANTS = {
     "MAML, fit(), XLA": lambda a: measure_maml(a.seconds, a.tasks, xla=True),
     "MAML, fit(), first order": lambda a: measure_maml(
         a.seconds, a.tasks, first_order=True
+    ),
+    "MAML, fit(), REINFORCE": lambda a: measure_maml(
+        a.seconds, a.tasks, outer_update="reinforce"
     ),
     "MAML, PyTorch": lambda a: measure_torch(a.seconds, a.tasks),
 }
