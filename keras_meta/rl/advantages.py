@@ -145,3 +145,9 @@ def normalized(advantages, weight, tasks):
     centered = by_task - mean(by_task)
     scaled = centered / (tf.sqrt(mean(centered**2)) + 1e-8)
     return tf.reshape(scaled, shape)
+
+
+def mean(values, weight):
+    """Returns the weighted mean of `values`."""
+    total = tf.reduce_sum(values * weight)
+    return total / tf.maximum(tf.reduce_sum(weight), 1.0)

@@ -1,12 +1,12 @@
 import tensorflow as tf
-from tf_agents.policies import tf_policy
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import policy_step
 
 from keras_meta import inner_loop
+from keras_meta.rl.choosing_policy import ChoosingPolicy
 
 
-class FastWeightsPolicy(tf_policy.TFPolicy):
+class FastWeightsPolicy(ChoosingPolicy):
     """A policy whose state is the weights of its network, for each task.
 
     One batch of time steps then holds as many adapted policies as there are
@@ -30,14 +30,13 @@ class FastWeightsPolicy(tf_policy.TFPolicy):
         super().__init__(
             time_step_spec,
             action_spec,
+            network,
+            greedy,
             policy_state_spec=weights_spec,
-            clip=False,
             # The weights stay where a new rollout begins.
             automatic_state_reset=False,
             name=name,
         )
-        self._network = network
-        self._greedy = greedy
 
     def _get_initial_state(self, batch_size):
         weights = inner_loop.network_weights(self._network.model)
@@ -52,15 +51,6 @@ class FastWeightsPolicy(tf_policy.TFPolicy):
             self._network, policy_state, time_step.observation
         )
         return policy_step.PolicyStep(distribution, policy_state, ())
-
-    def _action(self, time_step, policy_state, seed=None):
-        step = self._distribution(time_step, policy_state)
-        distribution = step.action
-        if self._greedy:
-            action = distribution.mode()
-        else:
-            action = distribution.sample(seed=seed)
-        return step._replace(action=tf.cast(action, self.action_spec.dtype))
 
 
 def distribution_by_task(network, weights, observation):
@@ -80,10 +70,10 @@ def distribution_by_task(network, weights, observation):
         tasks = tf.shape(weights[0])[0]
 
     def by_task(leaf):
-        return tf.reshape(leaf, _shape([tasks, -1], leaf.shape[1:]))
+        return tf.reshape(leaf, [tasks, -1, *leaf.shape[1:]])
 
     def by_row(leaf):
-        return tf.reshape(leaf, _shape([-1], leaf.shape[2:]))
+        return tf.reshape(leaf, [-1, *leaf.shape[2:]])
 
     def answer(task):
         weights, observation = task
@@ -108,7 +98,3 @@ def forward(network, weights, observation):
         batch_statistics=False,
     )
     return outputs
-
-
-def _shape(first, rest):
-    return [*first, *rest]

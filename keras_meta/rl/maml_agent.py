@@ -9,6 +9,7 @@ from keras_meta.rl import advantages
 from keras_meta.rl import export
 from keras_meta.rl import outer_updates
 from keras_meta.rl import rollouts as rollouts_module
+from keras_meta.rl.advantages import mean
 from keras_meta.rl.environments.task_family import rows_of
 from keras_meta.rl.fast_weights_policy import FastWeightsPolicy
 from keras_meta.rl.fast_weights_policy import distribution_by_task
@@ -17,7 +18,6 @@ from keras_meta.rl.meta_agent import MetaAgent
 from keras_meta.rl.meta_agent import MetaExperience
 from keras_meta.rl.networks import KerasDistributionNetwork
 from keras_meta.rl.outer_problem import OuterProblem
-from keras_meta.rl.outer_problem import mean
 from keras_meta.update_rules.base import UpdateRule
 from keras_meta.update_rules.gradient_descent import GradientDescent
 

@@ -2,6 +2,7 @@ import keras
 import tensorflow as tf
 
 from keras_meta import inner_loop
+from keras_meta.rl.advantages import mean
 from keras_meta.rl.fast_weights_policy import forward
 
 
@@ -121,9 +122,3 @@ class OuterProblem:
 
         products = tf.vectorized_map(multiply, self._tasks)
         return [tf.reduce_mean(part, axis=0) for part in products]
-
-
-def mean(values, weight):
-    """Returns the weighted mean of `values`."""
-    total = tf.reduce_sum(values * weight)
-    return total / tf.maximum(tf.reduce_sum(weight), 1.0)

@@ -1,9 +1,10 @@
 import tensorflow as tf
-from tf_agents.policies import tf_policy
 from tf_agents.trajectories import policy_step
 
+from keras_meta.rl.choosing_policy import ChoosingPolicy
 
-class RecurrentPolicy(tf_policy.TFPolicy):
+
+class RecurrentPolicy(ChoosingPolicy):
     """A policy with a memory, which may have seen something before it starts.
 
     Args:
@@ -30,12 +31,11 @@ class RecurrentPolicy(tf_policy.TFPolicy):
         super().__init__(
             time_step_spec,
             action_spec,
+            network,
+            greedy,
             policy_state_spec=network.state_spec,
-            clip=False,
             name=name,
         )
-        self._network = network
-        self._greedy = greedy
         self._memory = None
         if memory is not None:
             self._memory = [
@@ -60,12 +60,3 @@ class RecurrentPolicy(tf_policy.TFPolicy):
             time_step.observation, network_state=policy_state
         )
         return policy_step.PolicyStep(distribution, policy_state, ())
-
-    def _action(self, time_step, policy_state, seed=None):
-        step = self._distribution(time_step, policy_state)
-        distribution = step.action
-        if self._greedy:
-            action = distribution.mode()
-        else:
-            action = distribution.sample(seed=seed)
-        return step._replace(action=tf.cast(action, self.action_spec.dtype))

@@ -6,6 +6,7 @@ from keras_meta import arguments
 from keras_meta.rl import advantages
 from keras_meta.rl import export
 from keras_meta.rl import rollouts as rollouts_module
+from keras_meta.rl.advantages import mean
 from keras_meta.rl.environments.trials import Trials
 from keras_meta.rl.environments.trials import returns_by_rollout
 from keras_meta.rl.heads import policy_head
@@ -211,9 +212,10 @@ class RL2Agent(MetaAgent):
         # In one row: what is found out in others would not be remembered.
         if steps is None:
             steps = rollouts * environment.environment.horizon
-        _, memory = rollouts_module.collect_here(
-            environment, self.collect_policy, 1, steps=steps
+        collect = rollouts_module.collector(
+            environment, self.collect_policy, 1, steps
         )
+        _, memory = collect()
         return RecurrentPolicy(
             self.time_step_spec,
             self.action_spec,
@@ -348,16 +350,15 @@ class RL2Agent(MetaAgent):
         variables = self.outer_variables
         experience, weight = batch["experience"], batch["weight"]
 
-        def mean(values):
-            return tf.reduce_sum(values * weight) / tf.reduce_sum(weight)
-
         with tf.GradientTape() as tape:
             distribution, values = self._look(experience)
             log_ratio = distribution.log_prob(experience.action) - batch["old"]
-            loss = mean(self._surrogate.loss(log_ratio, batch["advantage"]))
+            loss = mean(
+                self._surrogate.loss(log_ratio, batch["advantage"]), weight
+            )
             errors = tf.square(values - batch["returns"]) / variance
-            loss += self.value_weight * mean(errors)
-            loss -= self.entropy * mean(distribution.entropy())
+            loss += self.value_weight * mean(errors, weight)
+            loss -= self.entropy * mean(distribution.entropy(), weight)
         gradients = tape.gradient(loss, [v.value for v in variables])
         self.optimizer.apply(gradients, variables)
         return loss

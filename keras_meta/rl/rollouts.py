@@ -38,43 +38,24 @@ def collect(environment, policy, tasks, policy_state=None, steps=None):
     )
 
 
-def collect_here(environment, policy, rollouts, policy_state=None, steps=None):
-    """Runs a policy in the rows that an environment has, by its own steps.
-
-    Args:
-        environment: Any `TFEnvironment` of TF-Agents.
-        policy: A `tf_agents` policy.
-        rollouts: Integer, the number of rollouts. Where it is more than
-            there are rows, one follows the other.
-        policy_state: What the policy starts each of them with. `None` (the
-            default) means its initial state.
-        steps: Integer, the longest a rollout may be. `None` (the default)
-            means the `horizon` of the environment.
-
-    Returns:
-        A tuple: a `Trajectory` of tensors `[rollouts, steps, ...]`, and the
-        last state of the policy, `[batch_size, ...]`.
-
-    Raises:
-        ValueError: Where an argument is not as described.
-    """
-    return collector(environment, policy, rollouts, steps)(policy_state)
-
-
 def collector(environment, policy, rollouts, steps=None):
-    """Returns a function that collects as `collect_here()` does.
+    """Returns a function that collects in the rows that an environment has.
 
     It is traced once, however often it is called.
 
     Args:
-        environment: As in `collect_here()`.
-        policy: As in `collect_here()`.
-        rollouts: As in `collect_here()`.
-        steps: As in `collect_here()`.
+        environment: Any `TFEnvironment` of TF-Agents, run by its own steps.
+        policy: A `tf_agents` policy.
+        rollouts: Integer, the number of rollouts. Where it is more than
+            there are rows, one follows the other.
+        steps: Integer, the longest a rollout may be. `None` (the default)
+            means the `horizon` of the environment.
 
     Returns:
-        A function from the state of the policy, or `None`, to what
-        `collect_here()` returns.
+        A function of the state that the policy starts each rollout with,
+        `None` by default, for its initial one. It returns a tuple: a
+        `Trajectory` of tensors `[rollouts, steps, ...]`, and the last state
+        of the policy, `[batch_size, ...]`.
 
     Raises:
         ValueError: Where an argument is not as described.

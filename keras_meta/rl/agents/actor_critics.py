@@ -11,6 +11,7 @@ from tf_agents.distributions import utils as distribution_utils
 from tf_agents.policies import actor_policy
 
 from keras_meta import arguments
+from keras_meta.rl import heads
 from keras_meta.rl import networks
 from keras_meta.rl.agents import parts
 from keras_meta.rl.row_noise_policy import RowNoisePolicy
@@ -250,13 +251,13 @@ def _squashed_actor(environment, model):
 
 def _reach(action_spec):
     """Returns how far actions go from the middle of their bounds."""
-    lowest = getattr(action_spec, "minimum", None)
-    if lowest is None or action_spec.dtype.is_integer:
+    _, reach = heads.bounds(action_spec)
+    if reach is None:
         raise ValueError(
             "The actions must be real, with bounds. Received: action_spec="
             f"{action_spec}. Take `ppo()` or `dqn()`."
         )
-    return np.asarray((action_spec.maximum - lowest) / 2, np.float32)
+    return reach
 
 
 def _with_row_noise(agent, actor, noise):

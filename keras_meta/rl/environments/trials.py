@@ -6,6 +6,7 @@ from tf_agents.trajectories import time_step as time_steps
 
 from keras_meta import arguments
 from keras_meta.rl.environments.task_family import TaskFamily
+from keras_meta.rl.rollouts import first_rollout
 
 # What a row is between two steps: what it is in the environment within, and how
 # many rollouts of the trial are over.
@@ -158,8 +159,7 @@ def returns_by_rollout(experience, rollouts):
     """
     # The last number of an observation tells that a rollout has ended before.
     number = tf.cumsum(experience.observation[..., -1], axis=1)
-    over = tf.equal(experience.step_type, time_steps.StepType.LAST)
-    counted = tf.equal(tf.cumsum(tf.cast(over, tf.int32), axis=1), 0)
     belongs = tf.one_hot(tf.cast(number, tf.int32), rollouts)
-    reward = experience.reward * tf.cast(counted, tf.float32)
+    # To TF-Agents, a trial is what a rollout is.
+    reward = experience.reward * first_rollout(experience)
     return tf.reduce_sum(reward[..., None] * belongs, axis=1)
