@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -16,8 +17,7 @@ from keras_meta.algorithms import network_copy
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.base import unscale
 from keras_meta.algorithms.query_metrics import QueryMetrics
-from keras_meta.update_rules.base import UpdateRule
-from keras_meta.update_rules.gradient_descent import GradientDescent
+from keras_meta.update_rules.gradient_descent import rule_or_descent
 
 
 class InnerLoopModel(EpisodicModel):
@@ -66,31 +66,13 @@ class InnerLoopModel(EpisodicModel):
         arguments.check_choice(
             "task_mapping", task_mapping, task_mapping_module.CHOICES
         )
-        if update_rule is not None and inner_learning_rate is not None:
-            raise ValueError(
-                "Only one of `inner_learning_rate` and `update_rule` must be "
-                f"given. Received: inner_learning_rate={inner_learning_rate} "
-                f"and update_rule={update_rule}. Give the rate to the rule."
-            )
-        if update_rule is None:
-            if inner_learning_rate is None:
-                inner_learning_rate = 0.01
-            arguments.check_positive_number(
-                "inner_learning_rate", inner_learning_rate
-            )
-            update_rule = GradientDescent(inner_learning_rate)
         if not network.trainable_variables:
             raise ValueError(
                 "`network` must have trainable weights, since these adapt. "
                 f"Received: network={network!r} without any. Set "
                 "`trainable = True` on the layers that shall adapt."
             )
-        if not isinstance(update_rule, UpdateRule):
-            raise TypeError(
-                "`update_rule` must be a `keras_meta.update_rules.UpdateRule`. "
-                f"Received: update_rule={update_rule!r}. An optimizer of "
-                "Keras is none: it writes to variables."
-            )
+        update_rule = rule_or_descent(update_rule, inner_learning_rate, 0.01)
         normalization.check_layers(network)
         self._shared = [id(v) for v in network.trainable_variables]
         self._adapting = adapting_weights.mask(network, adapts)
@@ -109,13 +91,9 @@ class InnerLoopModel(EpisodicModel):
         self.inner_loss = keras.losses.get(inner_loss)
         self.update_rule = update_rule
         self.update_rule.build_for(
-            [
-                variable
-                for variable, adapting in zip(
-                    network.trainable_variables, self._adapting
-                )
-                if adapting
-            ]
+            list(
+                itertools.compress(network.trainable_variables, self._adapting)
+            )
         )
         self.normalization_statistics = normalization_statistics
         self.normalization_scales = normalization_scales

@@ -1,3 +1,5 @@
+import itertools
+
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.policies import actor_policy
@@ -18,8 +20,7 @@ from keras_meta.rl.meta_agent import MetaAgent
 from keras_meta.rl.meta_agent import MetaExperience
 from keras_meta.rl.networks import KerasDistributionNetwork
 from keras_meta.rl.outer_problem import OuterProblem
-from keras_meta.update_rules.base import UpdateRule
-from keras_meta.update_rules.gradient_descent import GradientDescent
+from keras_meta.update_rules.gradient_descent import rule_or_descent
 
 
 class MAMLAgent(MetaAgent):
@@ -127,32 +128,12 @@ class MAMLAgent(MetaAgent):
         arguments.check_boolean("every_step", every_step)
         arguments.check_share("discount", discount)
         arguments.check_share("decay", decay)
-        if update_rule is None:
-            rate = 0.1 if inner_learning_rate is None else inner_learning_rate
-            arguments.check_positive_number("inner_learning_rate", rate)
-            update_rule = GradientDescent(rate)
-        elif inner_learning_rate is not None:
-            raise ValueError(
-                "Only one of `inner_learning_rate` and `update_rule` must be "
-                f"given. Received: inner_learning_rate={inner_learning_rate} "
-                f"and update_rule={update_rule}. Give the rate to the rule."
-            )
-        if not isinstance(update_rule, UpdateRule):
-            raise TypeError(
-                "`update_rule` must be a `keras_meta.update_rules.UpdateRule`. "
-                f"Received: update_rule={update_rule!r}."
-            )
+        update_rule = rule_or_descent(update_rule, inner_learning_rate, 0.1)
         self.outer_update = outer_updates.get(outer_update)
         model = network.model
         self._adapting = adapting_weights.mask(model, adapts)
         update_rule.build_for(
-            [
-                variable
-                for variable, adapting in zip(
-                    model.trainable_variables, self._adapting
-                )
-                if adapting
-            ]
+            list(itertools.compress(model.trainable_variables, self._adapting))
         )
         # In functions, where Keras 2 does not look into Keras 3.
         self._network = lambda: network
@@ -361,9 +342,7 @@ class MAMLAgent(MetaAgent):
     def _start(self, count):
         """Returns the weights and the state of the rule of `count` tasks."""
         weights = self.collect_policy.get_initial_state(count)
-        adapting = [
-            weight for weight, adapts in zip(weights, self._adapting) if adapts
-        ]
+        adapting = itertools.compress(weights, self._adapting)
         rule_state = tf.vectorized_map(
             lambda weights: self.update_rule.initial_state(list(weights)),
             tuple(adapting),

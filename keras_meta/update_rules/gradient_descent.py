@@ -40,3 +40,37 @@ class GradientDescent(UpdateRule):
 
     def get_config(self):
         return {**super().get_config(), "learning_rate": self.learning_rate}
+
+
+def rule_or_descent(update_rule, learning_rate, default):
+    """Returns an update rule, where users may give its rate instead.
+
+    Args:
+        update_rule: An `UpdateRule`, or `None`.
+        learning_rate: Float above 0, for plain gradient descent, or `None`.
+        default: Float above 0, the rate where neither is given.
+
+    Returns:
+        An `UpdateRule`.
+
+    Raises:
+        ValueError: Where both are given, or the rate is not as described.
+        TypeError: Where the rule is something else.
+    """
+    if update_rule is not None and learning_rate is not None:
+        raise ValueError(
+            "Only one of `inner_learning_rate` and `update_rule` must be "
+            f"given. Received: inner_learning_rate={learning_rate} and "
+            f"update_rule={update_rule}. Give the rate to the rule."
+        )
+    if update_rule is None:
+        rate = default if learning_rate is None else learning_rate
+        arguments.check_positive_number("inner_learning_rate", rate)
+        return GradientDescent(rate)
+    if not isinstance(update_rule, UpdateRule):
+        raise TypeError(
+            "`update_rule` must be a `keras_meta.update_rules.UpdateRule`. "
+            f"Received: update_rule={update_rule!r}. An optimizer of Keras is "
+            "none: it writes to variables."
+        )
+    return update_rule
