@@ -31,6 +31,7 @@ parser.add_argument("--inner-steps", default=3, type=int)
 parser.add_argument("--inner-learning-rate", default=0.5, type=float)
 parser.add_argument("--learning-rate", default=3e-3, type=float)
 parser.add_argument("--test-goals", default=100, type=int)
+parser.add_argument("--test-rollouts", default=[20, 40], type=int, nargs="+")
 parser.add_argument(
     "--reward", default="distance", choices=["distance", "squared_distance"]
 )
@@ -84,9 +85,13 @@ def make_agent():
     )
 
 
-def report(name, agent):
+def report(name, agent, rollouts):
     """Measures on goals that no training has seen."""
-    curve = agent.evaluate(environment, tasks=arguments.test_goals)
+    curve = agent.evaluate(
+        environment,
+        tasks=arguments.test_goals,
+        rollouts=rollouts * arguments.inner_steps,
+    )
     values = ", ".join(
         f"{mean:.2f} ± {interval:.2f}"
         for mean, interval in zip(curve.means, curve.intervals)
@@ -112,16 +117,20 @@ for seed in arguments.seeds:
             verbose=2,
         )
         if steps == 0 or steps + count == arguments.steps:
-            curves[seed, steps + count] = report(
-                f"seed {seed}, {steps + count} outer steps", agent
-            )
+            for rollouts in arguments.test_rollouts:
+                curves[steps + count, rollouts, seed] = report(
+                    f"seed {seed}, {steps + count} outer steps", agent, rollouts
+                )
     seconds = time.perf_counter() - start
     print(f"seed {seed}: {seconds:.0f} s")
 
-for steps in sorted({steps for _, steps in curves}):
-    means = np.array([curves[seed, steps].means for seed in arguments.seeds])
+for steps, rollouts in sorted({key[:2] for key in curves}):
+    means = np.array(
+        [curves[steps, rollouts, seed].means for seed in arguments.seeds]
+    )
     print(
-        f"{steps} outer steps, mean over {len(means)} seeds: "
+        f"{steps} outer steps, {rollouts} rollouts a step, mean over "
+        f"{len(means)} seeds: "
         + ", ".join(f"{value:.2f}" for value in means.mean(axis=0))
     )
 
@@ -146,7 +155,7 @@ if arguments.pooled_steps:
         steps_per_epoch=arguments.pooled_steps,
         verbose=2,
     )
-    report("PPO on all goals together", pooled)
+    report("PPO on all goals together", pooled, arguments.rollouts)
 
 """
 ## What it looks like
