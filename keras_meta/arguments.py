@@ -52,6 +52,20 @@ def check_positive_number(name, value, advice=""):
         )
 
 
+def check_limits(name, value):
+    """Raises a `ValueError` where `value` is not two numbers, 0 < a <= b."""
+    try:
+        lowest, highest = value
+        fit = 0 < lowest <= highest < float("inf")
+    except (TypeError, ValueError):
+        fit = False
+    if not fit:
+        raise ValueError(
+            f"`{name}` must be two finite numbers above 0, the lowest and the "
+            f"highest. Received: {name}={value!r}."
+        )
+
+
 def check_choice(name, value, choices):
     """Raises a `ValueError` where `value` is not one of `choices`."""
     if value not in choices:

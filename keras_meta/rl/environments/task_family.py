@@ -507,6 +507,12 @@ def bounded(shape, minimum, maximum, dtype=tf.float32, name="action"):
     return tensor_spec.BoundedTensorSpec(shape, dtype, minimum, maximum, name)
 
 
+def between(limits, share):
+    """Returns what lies between two limits, from share 0 to share 1."""
+    lowest, highest = limits
+    return lowest + (highest - lowest) * share
+
+
 def _like(condition, tensor):
     """Adds axes to a condition of rows, to choose among rows of `tensor`."""
     extra = [1] * (tensor.shape.rank - 1)
