@@ -12,8 +12,10 @@ from keras_meta.rl import environments
 from keras_meta.rl import outer_updates
 from keras_meta.rl.agent_model import AgentModel
 from keras_meta.rl.fine_tuning_agent import FineTuningAgent
+from keras_meta.rl.learned_objective import LearnedObjective
 from keras_meta.rl.maml_agent import MAMLAgent
 from keras_meta.rl.meta_agent import MetaAgent
+from keras_meta.rl.metagenrl_agent import MetaGenRLAgent
 from keras_meta.rl.networks import KerasActorNetwork
 from keras_meta.rl.networks import KerasCriticNetwork
 from keras_meta.rl.networks import KerasDistributionNetwork
@@ -35,8 +37,10 @@ __all__ = [
     "KerasQNetwork",
     "KerasRecurrentNetwork",
     "KerasValueNetwork",
+    "LearnedObjective",
     "MAMLAgent",
     "MetaAgent",
+    "MetaGenRLAgent",
     "RL2Agent",
     "ReptileAgent",
     "RolloutDriver",

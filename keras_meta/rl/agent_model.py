@@ -54,6 +54,7 @@ class AgentModel(keras.Model):
                 "`keras_meta.rl.environments`. Received: environment="
                 f"{environment!r}."
             )
+        agent.prepare(environment)
         # In functions, where Keras does not look; what it shall save and
         # train are these models.
         self._agent = lambda: agent

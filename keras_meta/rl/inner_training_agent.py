@@ -6,7 +6,7 @@ from keras_meta import arguments
 from keras_meta.rl import rollouts as rollouts_module
 from keras_meta.rl.environments.task_family import rows_of
 from keras_meta.rl.inner_training import InnerTraining
-from keras_meta.rl.meta_agent import MetaAgent
+from keras_meta.rl.iterated_agent import IteratedAgent
 
 # What training in each of many tasks has led to: the mean of the last losses;
 # the returns before and after each iteration, `[tasks, iterations + 1]`; and
@@ -16,7 +16,7 @@ TaskTrainings = collections.namedtuple(
 )
 
 
-class InnerTrainingAgent(MetaAgent):
+class InnerTrainingAgent(IteratedAgent):
     """An agent of TF-Agents that adapts by training on; the base of some.
 
     It holds two agents that `make_agent` has made: one with the weights that
@@ -110,28 +110,11 @@ class InnerTrainingAgent(MetaAgent):
         return self._shared().models
 
     def returns(self, environment, tasks, rollouts=None):
-        iterations = self._iterations(rollouts)
+        iterations = self.iterations_for(rollouts)
         return self.train_in_tasks(environment, tasks, iterations).returns
 
-    def rollout_counts(self, environment, rollouts=None):
-        iterations = self._iterations(rollouts)
-        return [self.rollouts * number for number in range(iterations + 1)]
-
-    def _iterations(self, rollouts):
-        """Returns how many iterations it takes to collect that many."""
-        if rollouts is None:
-            return self.inner_iterations
-        arguments.check_positive_integer("rollouts", rollouts)
-        if rollouts % self.rollouts:
-            raise ValueError(
-                "`rollouts` must be a multiple of those of an inner iteration."
-                f" Received: rollouts={rollouts}, where an iteration takes "
-                f"{self.rollouts}."
-            )
-        return rollouts // self.rollouts
-
     def adapt(self, environment, rollouts=None, steps=None):
-        iterations = self._iterations(rollouts)
+        iterations = self.iterations_for(rollouts)
         self.check_environment(environment)
         training = self._make_training()
         training.begin(self._shared().values())
@@ -203,31 +186,3 @@ class InnerTrainingAgent(MetaAgent):
         return TaskTrainings(
             losses * share, returns, [share * move for move in moves]
         )
-
-    def check_environment(self, environment):
-        """Raises where an environment does not fit the agent.
-
-        Args:
-            environment: A `TFEnvironment` of TF-Agents.
-
-        Raises:
-            ValueError: Where it has other specifications.
-        """
-        pairs = (
-            (environment.time_step_spec(), self.time_step_spec),
-            (environment.action_spec(), self.action_spec),
-        )
-        for found, wanted in pairs:
-            if _shapes(found) != _shapes(wanted):
-                raise ValueError(
-                    "The environment must have the specifications of the "
-                    f"agent. Received: {_shapes(found)}, where the agent has "
-                    f"{_shapes(wanted)}. Make the agent for this environment."
-                )
-
-
-def _shapes(spec):
-    return [
-        (leaf.shape.as_list(), leaf.dtype.name)
-        for leaf in tf.nest.flatten(spec)
-    ]

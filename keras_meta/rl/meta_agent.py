@@ -139,6 +139,34 @@ class MetaAgent(tf_agent.TFAgent):
                 "its `AgentModel`."
             )
 
+    def prepare(self, environment):
+        """Makes what depends on the environment, before the first step.
+
+        Args:
+            environment: A `keras_meta.rl.environments.TaskFamily`.
+        """
+
+    def check_environment(self, environment):
+        """Raises where an environment does not fit the agent.
+
+        Args:
+            environment: A `TFEnvironment` of TF-Agents.
+
+        Raises:
+            ValueError: Where it has other specifications.
+        """
+        pairs = (
+            (environment.time_step_spec(), self.time_step_spec),
+            (environment.action_spec(), self.action_spec),
+        )
+        for found, wanted in pairs:
+            if _shapes(found) != _shapes(wanted):
+                raise ValueError(
+                    "The environment must have the specifications of the "
+                    f"agent. Received: {_shapes(found)}, where the agent has "
+                    f"{_shapes(wanted)}. Make the agent for this environment."
+                )
+
     def collect(self, environment, tasks):
         """Collects the rollouts of an outer step, and adapts between them.
 
@@ -257,3 +285,10 @@ class MetaAgent(tf_agent.TFAgent):
         return ReturnCurve(
             self.rollout_counts(environment, rollouts), means, intervals, values
         )
+
+
+def _shapes(spec):
+    return [
+        (leaf.shape.as_list(), leaf.dtype.name)
+        for leaf in tf.nest.flatten(spec)
+    ]

@@ -2,8 +2,8 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta.rl.environments.task_family import GraphTaskFamily
-from keras_meta.rl.environments.task_family import bounded
 from keras_meta.rl.environments.task_family import between
+from keras_meta.rl.environments.task_family import bounded
 
 # Seconds a step.
 STEP = 0.02

@@ -67,9 +67,7 @@ class Pendulums(GraphTaskFamily):
         )
 
     def draw_tasks(self, count, seed, split):
-        mass, length = tf.unstack(
-            tf.random.stateless_uniform([2, count], seed)
-        )
+        mass, length = tf.unstack(tf.random.stateless_uniform([2, count], seed))
         return {
             "mass": between(self.mass, mass),
             "length": between(self.length, length),
@@ -100,4 +98,3 @@ class Pendulums(GraphTaskFamily):
     def observe(self, state, tasks):
         angle = state["angle"]
         return tf.stack([tf.cos(angle), tf.sin(angle), state["speed"]], axis=1)
-

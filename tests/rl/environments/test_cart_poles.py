@@ -44,7 +44,10 @@ def test_forces_are_shares_and_tasks_differ():
     tasks = family.sample_tasks(1000)
     assert 0.05 <= np.min(tasks["mass"]) < 0.06
     assert 0.99 < np.max(tasks["half_length"]) <= 1.0
-    two = {"mass": tf.constant([0.1] * 2), "half_length": tf.constant([0.5] * 2)}
+    two = {
+        "mass": tf.constant([0.1] * 2),
+        "half_length": tf.constant([0.5] * 2),
+    }
     moved, *_ = family.transition(
         tf.zeros([2, 4]), tf.constant([[0.5], [7.0]]), two, None
     )

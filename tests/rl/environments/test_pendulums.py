@@ -20,7 +20,9 @@ def test_it_swings_as_that_of_gymnasium():
     reference = gymnasium.make("Pendulum-v1").unwrapped
     reference.reset(seed=0)
     state = carry.state
-    reference.state = np.array([state["angle"][0], state["speed"][0]], "float64")
+    reference.state = np.array(
+        [state["angle"][0], state["speed"][0]], "float64"
+    )
     generator = np.random.default_rng(0)
     for _ in range(150):
         # Some of them out of bounds.
