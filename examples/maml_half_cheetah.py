@@ -29,8 +29,9 @@ parser.add_argument(
 )
 parser.add_argument("--steps", default=200, type=int)
 parser.add_argument("--tasks", default=10, type=int)
-parser.add_argument("--rollouts", default=10, type=int)
-parser.add_argument("--horizon", default=100, type=int)
+parser.add_argument("--rollouts", default=20, type=int)
+parser.add_argument("--horizon", default=200, type=int)
+parser.add_argument("--inner-steps", default=2, type=int)
 parser.add_argument("--inner-learning-rate", default=0.1, type=float)
 parser.add_argument("--learning-rate", default=1e-3, type=float)
 parser.add_argument("--test-tasks", default=20, type=int)
@@ -58,6 +59,9 @@ environment = FAMILIES[arguments.family](horizon=arguments.horizon)
 
 """
 ## MAML
+
+As on navigation, each inner step has to help, and the sizes of the steps are
+learned.
 """
 
 policy = keras_meta.rl.KerasDistributionNetwork(
@@ -73,13 +77,17 @@ agent = keras_meta.rl.MAMLAgent(
     environment.action_spec(),
     policy,
     rollouts=arguments.rollouts,
-    inner_learning_rate=arguments.inner_learning_rate,
+    inner_steps=arguments.inner_steps,
+    update_rule=keras_meta.update_rules.LearnedStepSizes(
+        arguments.inner_learning_rate, arguments.inner_steps
+    ),
+    every_step=True,
 )
 model = keras_meta.rl.AgentModel(agent, environment)
 model.compile(
     keras.optimizers.Adam(arguments.learning_rate, global_clipnorm=1.0)
 )
-epochs = min(10, arguments.steps)
+epochs = min(20, arguments.steps)
 steps = arguments.steps // epochs
 start = time.perf_counter()
 history = model.fit(
@@ -90,7 +98,7 @@ history = model.fit(
 ).history
 seconds = time.perf_counter() - start
 taken = (
-    2
+    (1 + arguments.inner_steps)
     * steps
     * epochs
     * arguments.tasks
@@ -116,7 +124,7 @@ figure = figures.figure_for(None, 9, 3.5)
 returns, velocities = figure.subplots(1, 2)
 trained = steps * np.arange(1, epochs + 1)
 for key, label in (("return_before", "before"), ("return_after", "after")):
-    returns.plot(trained, history[key], label=f"{label} the inner step")
+    returns.plot(trained, history[key], label=f"{label} the inner steps")
 returns.set(xlabel="outer steps", ylabel="return")
 returns.legend()
 # The ninth number of an observation is the velocity of the body.

@@ -18,6 +18,6 @@ def test_maml_half_cheetah_runs_to_its_end(tmp_path):
         "--test-tasks=2",
         output=tmp_path,
     )
-    assert "40 steps in" in printed and "after 2 rollouts" in printed
+    assert "60 steps in" in printed and "after 4 rollouts" in printed
     path = tmp_path / "maml_half_cheetah_velocities.png"
     assert image.imread(path).shape[1] > 800
