@@ -203,13 +203,26 @@ class TaskLibrary:
             ValueError: Where that task was added without a model, where the
                 model cannot be loaded, or as `distances()`.
         """
-        name = self.most_similar(examples).name
-        task = self._tasks[name]
+        return self.model_of(self.most_similar(examples).name)
+
+    def model_of(self, name):
+        """Returns a copy of the model of a known task.
+
+        Args:
+            name: String, one of `names`.
+
+        Returns:
+            A `keras.Model`, a new one each time.
+
+        Raises:
+            ValueError: Where there is no such task, where it was added
+                without a model, or where the model cannot be loaded.
+        """
+        task = self._task(name)
         if task.model is None:
             raise ValueError(
-                "The most similar task must have a model to start from. "
-                f"Received: examples most similar to {name!r}, which was "
-                "added without one. Give it to `add()`."
+                "A task must have a model to start from. Received: the task "
+                f"{name!r}, which was added without one. Give it to `add()`."
             )
         try:
             return _model_from_bytes(task.model, task.safe_mode)
@@ -217,6 +230,28 @@ class TaskLibrary:
             raise ValueError(
                 f"The model of the task {name!r} could not be loaded: {error}"
             ) from error
+
+    def examples_of(self, name):
+        """Returns a copy of the examples of a known task.
+
+        Args:
+            name: String, one of `names`.
+
+        Returns:
+            Array `[examples, ...]`.
+
+        Raises:
+            ValueError: Where there is no such task.
+        """
+        return self._task(name).examples.copy()
+
+    def _task(self, name):
+        if name not in self._tasks:
+            raise ValueError(
+                "`name` must be one of the library. Received: "
+                f"name={name!r}, where the library knows {self.names}."
+            )
+        return self._tasks[name]
 
     def save(self, path):
         """Writes the library to one file, a zip archive.

@@ -442,7 +442,7 @@ def test_refuses_a_model_that_could_not_be_loaded(library):
 def test_task_without_a_model_gives_no_warm_start(library):
     library.add("bare", points(30))
     assert library.most_similar(points(31)).name == "bare"
-    with pytest.raises(ValueError, match="similar to 'bare', which.*without"):
+    with pytest.raises(ValueError, match="task 'bare', which.*without"):
         library.warm_start(points(31))
 
 

@@ -25,7 +25,11 @@ from keras_meta.rl.networks import KerasValueNetwork
 from keras_meta.rl.recurrent_network import KerasRecurrentNetwork
 from keras_meta.rl.reptile_agent import ReptileAgent
 from keras_meta.rl.rl2_agent import RL2Agent
+from keras_meta.rl.rollout_encoding import random_rollouts
+from keras_meta.rl.rollout_encoding import rollout_encoder
+from keras_meta.rl.rollout_encoding import rollout_pairs
 from keras_meta.rl.rollouts import RolloutDriver
+from keras_meta.rl.similar_task_agent import SimilarTaskAgent
 
 __all__ = [
     "AgentModel",
@@ -44,7 +48,11 @@ __all__ = [
     "RL2Agent",
     "ReptileAgent",
     "RolloutDriver",
+    "SimilarTaskAgent",
     "agents",
     "environments",
     "outer_updates",
+    "random_rollouts",
+    "rollout_encoder",
+    "rollout_pairs",
 ]

@@ -10,9 +10,9 @@ from keras_meta.rl.iterated_agent import IteratedAgent
 
 # What training in each of many tasks has led to: the mean of the last losses;
 # the returns before and after each iteration, `[tasks, iterations + 1]`; and
-# how far the weights have moved in the mean, a list of tensors.
+# where the `values()` of the agent have gone, a list of tensors `[tasks, ...]`.
 TaskTrainings = collections.namedtuple(
-    "TaskTrainings", ["loss", "returns", "moves"]
+    "TaskTrainings", ["loss", "returns", "values"]
 )
 
 
@@ -117,7 +117,7 @@ class InnerTrainingAgent(IteratedAgent):
         iterations = self.iterations_for(rollouts)
         self.check_environment(environment)
         training = self._make_training()
-        training.begin(self._shared().values())
+        training.begin(self._start_in(environment))
         if steps is None:
             steps = getattr(environment, "horizon", None)
         collect = rollouts_module.collector(
@@ -133,7 +133,14 @@ class InnerTrainingAgent(IteratedAgent):
             memory, _ = train(memory, tf.constant(number), collect()[0])
         return training.agent.policy
 
-    def train_in_tasks(self, environment, tasks, iterations, every=True):
+    def _start_in(self, environment):
+        """Returns the `values()` to start from in one environment; hook."""
+        del environment
+        return self._shared().values()
+
+    def train_in_tasks(
+        self, environment, tasks, iterations, every=True, starts=None
+    ):
         """Trains in one task after the other, each time from the start.
 
         Args:
@@ -142,17 +149,24 @@ class InnerTrainingAgent(IteratedAgent):
             iterations: Integer, the inner iterations.
             every: Boolean, whether to measure the returns after every
                 iteration, or only before the first and after the last.
+            starts: Optional list of tensors `[tasks, ...]`, the `values()`
+                to start from in each task. `None` (the default) means those
+                that all tasks share.
 
         Returns:
             A `TaskTrainings`.
         """
         self.check_environment(environment)
         count = tf.shape(tf.nest.flatten(tasks)[0])[0]
-        start = self._shared().values()
+        known_count = tf.nest.flatten(tasks)[0].shape[0]
+        shared = self._shared().values()
         inner = self._inner()
 
-        def train(number, losses, returns, moves):
+        def train(number, losses, returns, values):
             task = tf.nest.map_structure(lambda leaf: leaf[number], tasks)
+            start = shared
+            if starts is not None:
+                start = [value[number] for value in starts]
             inner.begin(start)
             loss, measured = inner.run(
                 environment,
@@ -161,28 +175,33 @@ class InnerTrainingAgent(IteratedAgent):
                 iterations,
                 every,
             )
-            moves = [
-                move + (weight - old)
-                for move, weight, old in zip(moves, inner.weights, start)
+            values = [
+                array.write(number, value)
+                for array, value in zip(values, inner.values())
             ]
             returns = returns.write(number, measured)
-            return number + 1, losses + loss, returns, moves
+            return number + 1, losses + loss, returns, values
 
         returns = tf.TensorArray(
             tf.float32, count, element_shape=[iterations + 1]
         )
-        nothing = [tf.zeros_like(weight) for weight in inner.weights]
-        _, losses, returns, moves = tf.while_loop(
+        values = [
+            tf.TensorArray(value.dtype, count, element_shape=value.shape)
+            for value in shared
+        ]
+        _, losses, returns, values = tf.while_loop(
             lambda number, *_: number < count,
             train,
-            (0, 0.0, returns, nothing),
+            (0, 0.0, returns, values),
             parallel_iterations=1,
         )
-        share = 1.0 / tf.cast(count, tf.float32)
-        returns = tf.ensure_shape(
-            returns.stack(),
-            [tf.nest.flatten(tasks)[0].shape[0], iterations + 1],
-        )
+
+        def stacked(array):
+            stack = array.stack()
+            return tf.ensure_shape(stack, [known_count, *stack.shape[1:]])
+
         return TaskTrainings(
-            losses * share, returns, [share * move for move in moves]
+            losses / tf.cast(count, tf.float32),
+            stacked(returns),
+            [stacked(array) for array in values],
         )

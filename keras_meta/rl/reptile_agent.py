@@ -64,8 +64,7 @@ class ReptileAgent(InnerTrainingAgent):
             tasks: Nested structure of tensors `[tasks, ...]`.
 
         Returns:
-            What `train()` takes: where the weights went in each task, in the
-            mean.
+            What `train()` takes: where the weights went in each task.
         """
         return self.train_in_tasks(
             environment, tasks, self.inner_iterations, every=False
@@ -74,8 +73,11 @@ class ReptileAgent(InnerTrainingAgent):
     def _train(self, experience, weights=None):
         del weights
         self.check_optimizer()
-        # Against the way that the weights went in the tasks.
-        gradients = [-move for move in experience.moves]
+        # Against the way that the weights went in the tasks, in the mean.
+        gradients = [
+            weight - tf.reduce_mean(value, axis=0)
+            for weight, value in zip(self.outer_variables, experience.values)
+        ]
         self.optimizer.apply(gradients, self.outer_variables)
         self.train_step_counter.assign_add(1)
         returns = tf.reduce_mean(experience.returns, axis=0)

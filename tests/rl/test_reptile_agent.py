@@ -186,7 +186,7 @@ def test_a_task_does_not_depend_on_the_one_before_it():
     train(other)
     tf.random.set_seed(3)
     after = train(one)
-    assert float(tf.linalg.global_norm(alone.moves)) > 0
+    assert any(np.ptp(value, axis=None) > 0 for value in alone.values)
     tf.nest.map_structure(np.testing.assert_array_equal, alone, after)
 
 
