@@ -10,6 +10,7 @@ compatibility.prepare()
 from keras_meta.rl import agents
 from keras_meta.rl import environments
 from keras_meta.rl import outer_updates
+from keras_meta.rl import sampling_gradients
 from keras_meta.rl.agent_model import AgentModel
 from keras_meta.rl.fine_tuning_agent import FineTuningAgent
 from keras_meta.rl.maml_agent import MAMLAgent
@@ -43,4 +44,5 @@ __all__ = [
     "agents",
     "environments",
     "outer_updates",
+    "sampling_gradients",
 ]

@@ -9,7 +9,7 @@ from tf_agents.utils import common
 import keras_meta
 import keras_meta.rl
 from keras_meta import inner_loop
-from keras_meta.rl import maml_agent
+from keras_meta.rl import fast_weights_policy
 from keras_meta.rl import outer_problem
 from keras_meta.rl import outer_updates
 from keras_meta.rl import rollouts
@@ -69,8 +69,8 @@ def learn(agent, environment, number=0):
 
 def adapted(agent, experience, step=0, start=None):
     count = experience.reward.shape[0] // agent.rollouts
-    weights, rule_state = start or agent._start(count)
-    function = tf.function(agent._adapt, autograph=False)
+    weights, rule_state = start or agent.start(count)
+    function = tf.function(agent.take_inner_step, autograph=False)
     return function(weights, rule_state, experience, step)
 
 
@@ -105,6 +105,7 @@ def wide_problem(discrete=False, seed=0, **settings):
             "action": tf.constant(actions),
             "advantage": tf.constant(numbers.normal(size=shape)),
             "weight": tf.constant(numbers.uniform(0.5, 1.0, size=shape)),
+            "credit": tf.constant(numbers.normal(size=TASKS)),
         }
 
     adaptation = [batch() for _ in range(agent.inner_steps)]
@@ -221,7 +222,7 @@ def test_an_inner_step_is_the_policy_gradient_by_hand():
     agent = make_agent(environment)
     experience = collect(agent, environment, 1).adaptation[0]
     batch = agent._batch(experience, 1)
-    weights, _ = agent._start(1)
+    weights, _ = agent.start(1)
     moved, _ = adapted(agent, experience)
     # The last bias alone: the slope of the logits is 1{action} - chance.
     logits = agent.network.model(batch["observation"][0])
@@ -239,7 +240,7 @@ def test_each_row_acts_by_the_weights_of_its_task():
     agent = make_agent(environment)
     weights = [
         tf.random.normal([TASKS, *weight.shape[1:]])
-        for weight in agent._start(1)[0]
+        for weight in agent.start(1)[0]
     ]
     time_step = environment.start(tf.zeros([6, 2]), tf.constant([0, 0]))[
         1
@@ -419,7 +420,7 @@ def test_the_saved_model_adapts_as_the_agent_does(tmp_path):
         loaded.signatures[name] for name in ("start", "explore", "act", "adapt")
     )
     state = start()
-    weights, rule_state = agent._start(1)
+    weights, rule_state = agent.start(1)
     observation = tf.random.normal([7, 2])
     assert explore(**state, observation=observation)["action"].shape == (7, 2)
     for step in range(2):
@@ -435,7 +436,7 @@ def test_the_saved_model_adapts_as_the_agent_does(tmp_path):
         weights, rule_state = adapted(
             agent, experience, step, (weights, rule_state)
         )
-        distribution = maml_agent.distribution_by_task(
+        distribution = fast_weights_policy.distribution_by_task(
             agent.network, weights, observation
         )
         found = act(**state, observation=observation)["action"]
