@@ -12,6 +12,7 @@ from keras_meta.rl import environments
 from keras_meta.rl import outer_updates
 from keras_meta.rl import sampling_gradients
 from keras_meta.rl.agent_model import AgentModel
+from keras_meta.rl.cavia_agent import CAVIAAgent
 from keras_meta.rl.fine_tuning_agent import FineTuningAgent
 from keras_meta.rl.maml_agent import MAMLAgent
 from keras_meta.rl.meta_agent import MetaAgent
@@ -28,6 +29,7 @@ from keras_meta.rl.rollouts import RolloutDriver
 
 __all__ = [
     "AgentModel",
+    "CAVIAAgent",
     "FineTuningAgent",
     "KerasActorNetwork",
     "KerasCriticNetwork",

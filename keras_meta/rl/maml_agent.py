@@ -142,11 +142,11 @@ class MAMLAgent(MetaAgent):
         sampling_gradients.check(
             self.sampling_gradient, self.outer_update, first_order
         )
-        self._adapting = _mask(network, adapts)
+        self.adapting = _mask(network, adapts)
         update_rule.build_for(
             list(
                 itertools.compress(
-                    network.model.trainable_variables, self._adapting
+                    network.model.trainable_variables, self.adapting
                 )
             )
         )
@@ -311,7 +311,7 @@ class MAMLAgent(MetaAgent):
             state of the update rule.
         """
         weights = self._initial_weights(count)
-        adapting = itertools.compress(weights, self._adapting)
+        adapting = itertools.compress(weights, self.adapting)
         rule_state = tf.vectorized_map(
             lambda weights: self.update_rule.initial_state(list(weights)),
             tuple(adapting),
@@ -403,7 +403,7 @@ class MAMLAgent(MetaAgent):
             (),
             self.update_rule,
             steps=1,
-            adapting=self._adapting,
+            adapting=self.adapting,
             constant_steps=1 if constant else 0,
             rule_state=rule_state,
             first_step=step,

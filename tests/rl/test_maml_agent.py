@@ -235,6 +235,38 @@ def test_an_inner_step_is_the_policy_gradient_by_hand():
     )
 
 
+@pytest.mark.parametrize("make", [navigation, bandits])
+def test_the_head_is_what_the_policy_puts_on_the_features(make):
+    environment = make()
+    weights = {}
+    for adapts in ("head", "body"):
+        keras.utils.set_random_seed(0)
+        agent = make_agent(environment, adapts=adapts)
+        for variable in agent.outer_variables:
+            variable.assign(variable + tf.random.normal(variable.shape))
+        experience = collect(agent, environment).adaptation[0]
+        start, _ = agent.start(TASKS)
+        moved, _ = adapted(agent, experience)
+        weights[adapts] = [np.any(a != b) for a, b in zip(moved, start)]
+    # Kernel and bias of the features, then those of the last layers: for real
+    # actions, the deviation, too.
+    last = len(weights["head"]) - 2
+    assert last == (3 if make is navigation else 2)
+    assert weights["head"] == [False, False] + [True] * last
+    # Bandits show nothing but zero, so that a kernel has no gradient.
+    seen = make is navigation
+    assert weights["body"] == [seen, True] + [False] * last
+
+
+def test_with_a_head_alone_the_outer_step_trains_all():
+    environment = navigation()
+    agent = make_agent(environment, adapts="head")
+    before = agent.network.model.get_weights()
+    learn(agent, environment)
+    for one, other in zip(agent.network.model.get_weights(), before):
+        assert np.any(one != other)
+
+
 def test_each_row_acts_by_the_weights_of_its_task():
     environment = navigation()
     agent = make_agent(environment)
