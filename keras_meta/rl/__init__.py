@@ -14,6 +14,7 @@ from keras_meta.rl import sampling_gradients
 from keras_meta.rl.agent_model import AgentModel
 from keras_meta.rl.cavia_agent import CAVIAAgent
 from keras_meta.rl.fine_tuning_agent import FineTuningAgent
+from keras_meta.rl.learned_optimizer_agent import LearnedOptimizerAgent
 from keras_meta.rl.maml_agent import MAMLAgent
 from keras_meta.rl.meta_agent import MetaAgent
 from keras_meta.rl.networks import KerasActorNetwork
@@ -38,6 +39,7 @@ __all__ = [
     "KerasQNetwork",
     "KerasRecurrentNetwork",
     "KerasValueNetwork",
+    "LearnedOptimizerAgent",
     "MAMLAgent",
     "MetaAgent",
     "RL2Agent",

@@ -310,7 +310,7 @@ class MAMLAgent(MetaAgent):
             A tuple: the weights of the policies, `[tasks, ...]`, and the
             state of the update rule.
         """
-        weights = self._initial_weights(count)
+        weights = self._weights_at_start(count)
         adapting = itertools.compress(weights, self.adapting)
         rule_state = tf.vectorized_map(
             lambda weights: self.update_rule.initial_state(list(weights)),
@@ -318,7 +318,7 @@ class MAMLAgent(MetaAgent):
         )
         return weights, rule_state
 
-    def _initial_weights(self, count):
+    def _weights_at_start(self, count):
         """Returns the weights before any adaptation, `[tasks, ...]`."""
         return self.collect_policy.get_initial_state(count)
 
