@@ -1,10 +1,19 @@
+import collections
+
 import keras
 import tensorflow as tf
 
 from keras_meta import inner_loop
 from keras_meta.rl.advantages import mean
 from keras_meta.rl.fast_weights_policy import forward
-from keras_meta.rl.sampling_gradients import Stage
+
+# What has become of the rollouts before an inner step, or after the last. Of
+# each action: the logarithm of how much more likely it is than when it was
+# taken, how far the policy has gone there, how much better it was than
+# expected, and 0 where it does not count; and what is due to all of them.
+Stage = collections.namedtuple(
+    "Stage", ["log_ratio", "divergence", "advantage", "weight", "credit"]
+)
 
 
 class OuterProblem:

@@ -5,21 +5,11 @@ The gradient through the inner step alone, which is that of MAML, takes them
 for given.
 """
 
-import collections
-
 import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta.rl import outer_updates
 from keras_meta.rl.advantages import mean
-
-# What has become of the rollouts before an inner step, or after the last. Of
-# each action: the logarithm of how much more likely it is than when it was
-# taken, how far the policy has gone there, how much better it was than
-# expected, and 0 where it does not count; and what is due to all of them.
-Stage = collections.namedtuple(
-    "Stage", ["log_ratio", "divergence", "advantage", "weight", "credit"]
-)
 
 
 class SamplingGradient:
