@@ -217,6 +217,21 @@ def test_a_task_adapts_in_the_batch_as_it_does_alone():
     assert not np.allclose(together[-1][0], together[-1][1], atol=1e-4)
 
 
+def test_rollouts_before_and_after_an_inner_step_draw_noise_of_their_own():
+    environment = navigation()
+    # Next to no step, so that the policies are alike.
+    agent = make_agent(environment, inner_steps=2, inner_learning_rate=1e-9)
+    tf.random.set_seed(0)
+    experience = collect(agent, environment)
+    stages = (*experience.adaptation, experience.query)
+    noise = [np.ravel(stage.action) for stage in stages]
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        assert np.abs(np.corrcoef(noise[one], noise[other])[0, 1]) < 0.4
+    # And so do the steps of a rollout.
+    steps = experience.query.action
+    assert np.abs(steps[:, 0] - steps[:, 1]).max() > 0.05
+
+
 def test_an_inner_step_is_the_policy_gradient_by_hand():
     environment = bandits()
     agent = make_agent(environment)

@@ -29,6 +29,28 @@ ARMS = range(len(PAID))
 SEEN = tf.ones([1, 1], tf.float64)
 
 
+class SurePayments(keras_meta.rl.environments.GraphTaskFamily):
+    """That bandit, as an environment."""
+
+    def __init__(self):
+        super().__init__(
+            tf.TensorSpec([1], tf.float64),
+            BoundedTensorSpec([], tf.int32, 0, len(PAID) - 1),
+            task_spec=tf.TensorSpec([1], tf.float32),
+            horizon=1,
+        )
+
+    def initial_state(self, tasks, seed):
+        return tasks
+
+    def transition(self, state, actions, tasks, seed):
+        reward = tf.gather(tf.constant(PAID, tf.float32), actions)
+        return state, reward, tf.ones_like(reward, tf.bool)
+
+    def observe(self, state, tasks):
+        return tf.ones_like(state, tf.float64)
+
+
 def make_bandit_agent(**settings):
     observation = tf.TensorSpec([1], tf.float64)
     action = BoundedTensorSpec([], tf.int32, 0, len(PAID) - 1)
@@ -121,6 +143,18 @@ def distance(found, expected):
     return max(np.abs(a - b).max() for a, b in zip(found, expected)) / scale
 
 
+def expected_return(agent, values, pulls):
+    """Returns what is got after inner steps, all that can happen weighed."""
+    total = 0.0
+    for chance, _, weights in histories(
+        agent, values, pulls, agent.inner_steps
+    ):
+        counted = weights[1:] if agent.every_step else weights[-1:]
+        returns = [expected_payment(agent, w) for w in counted]
+        total += chance * tf.add_n(returns) / len(returns)
+    return total
+
+
 @pytest.mark.parametrize(
     "settings, pulls",
     [
@@ -134,18 +168,9 @@ def distance(found, expected):
 def test_credit_makes_the_mean_gradient_the_true_one(float64, settings, pulls):
     agent = make_bandit_agent(sampling_gradient="e_maml", **settings)
     values = values_of(agent)
-
-    def expected_return(values):
-        total = 0.0
-        for chance, _, weights in histories(
-            agent, values, pulls, agent.inner_steps
-        ):
-            counted = weights[1:] if agent.every_step else weights[-1:]
-            returns = [expected_payment(agent, w) for w in counted]
-            total += chance * tf.add_n(returns) / len(returns)
-        return total
-
-    true = central_differences(expected_return, values)
+    true = central_differences(
+        lambda values: expected_return(agent, values, pulls), values
+    )
 
     def mean_gradient():
         gradient = gradient_of(agent)
@@ -165,6 +190,56 @@ def test_credit_makes_the_mean_gradient_the_true_one(float64, settings, pulls):
     assert distance(mean_gradient(), true) < 1e-6
     agent.sampling_gradient = sampling_gradients.get(None)
     assert distance(mean_gradient(), true) > 0.05
+
+
+def test_credit_is_right_for_rollouts_that_were_drawn(float64):
+    agent = make_bandit_agent(sampling_gradient="e_maml", rollouts=2)
+    groups, size = 40, 200
+    true = central_differences(
+        lambda values: expected_return(agent, values, 2), values_of(agent)
+    )
+
+    def raw_batch(experience, count):
+        """Learns from what was paid as it is; it is a gradient then."""
+        paid = tf.cast(tf.reshape(experience.reward, [count, 2]), tf.float64)
+        return {
+            "observation": tf.ones([count, 2, 1], tf.float64),
+            "action": tf.reshape(experience.action, [count, 2]),
+            "advantage": paid,
+            "weight": tf.ones_like(paid),
+            # Any baseline will do that does not depend on what was drawn.
+            "credit": tf.reduce_mean(paid, axis=1) - PAID.mean(),
+        }
+
+    agent._batch = raw_batch
+    environment = SurePayments()
+    experience = tf.function(
+        lambda: agent.collect(environment, tf.zeros([groups * size, 1])),
+        autograph=False,
+    )()
+    stages = tf.nest.map_structure(
+        lambda leaf: tf.reshape(leaf, [groups, size, *leaf.shape[1:]]),
+        [
+            raw_batch(stage, groups * size)
+            for stage in (*experience.adaptation, experience.query)
+        ],
+    )
+
+    def deviation():
+        """Returns how many standard errors the mean is from the truth."""
+        gradient = gradient_of(agent)
+        found = []
+        for group in range(groups):
+            inner, outer = tf.nest.map_structure(lambda x: x[group], stages)
+            parts = gradient([inner], outer)
+            found.append(np.concatenate([np.ravel(part) for part in parts]))
+        expected = np.concatenate([part.ravel() for part in true])
+        error = np.std(found, axis=0, ddof=1) / np.sqrt(groups)
+        return np.abs(np.mean(found, axis=0) - expected) / error
+
+    assert deviation().max() < 4
+    agent.sampling_gradient = sampling_gradients.get(None)
+    assert deviation().max() > 10
 
 
 @pytest.mark.parametrize("inner_steps", [1, 2])
