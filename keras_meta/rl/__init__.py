@@ -10,9 +10,12 @@ compatibility.prepare()
 from keras_meta.rl import agents
 from keras_meta.rl import environments
 from keras_meta.rl import outer_updates
+from keras_meta.rl import sampling_gradients
 from keras_meta.rl.agent_model import AgentModel
+from keras_meta.rl.cavia_agent import CAVIAAgent
 from keras_meta.rl.fine_tuning_agent import FineTuningAgent
 from keras_meta.rl.learned_objective import LearnedObjective
+from keras_meta.rl.learned_optimizer_agent import LearnedOptimizerAgent
 from keras_meta.rl.maml_agent import MAMLAgent
 from keras_meta.rl.meta_agent import MetaAgent
 from keras_meta.rl.metagenrl_agent import MetaGenRLAgent
@@ -33,6 +36,7 @@ from keras_meta.rl.similar_task_agent import SimilarTaskAgent
 
 __all__ = [
     "AgentModel",
+    "CAVIAAgent",
     "FineTuningAgent",
     "KerasActorNetwork",
     "KerasCriticNetwork",
@@ -42,6 +46,7 @@ __all__ = [
     "KerasRecurrentNetwork",
     "KerasValueNetwork",
     "LearnedObjective",
+    "LearnedOptimizerAgent",
     "MAMLAgent",
     "MetaAgent",
     "MetaGenRLAgent",
@@ -55,4 +60,5 @@ __all__ = [
     "random_rollouts",
     "rollout_encoder",
     "rollout_pairs",
+    "sampling_gradients",
 ]

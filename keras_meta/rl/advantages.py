@@ -134,17 +134,33 @@ def normalized(advantages, weight, tasks):
     Returns:
         Float tensor `[rows, steps]`.
     """
-    shape = tf.shape(advantages)
+    center, deviation = moments(advantages, weight, tasks)
     by_task = tf.reshape(advantages, [tasks, -1])
+    scaled = (by_task - center) / (deviation + 1e-8)
+    return tf.reshape(scaled, tf.shape(advantages))
+
+
+def moments(values, weight, tasks):
+    """Returns the means and the deviations of values within each task.
+
+    Args:
+        values: Float tensor `[rows, steps]`; the rows of one task stand
+            together.
+        weight: Float tensor `[rows, steps]`, 0 for what does not count.
+        tasks: Integer, the number of tasks.
+
+    Returns:
+        A tuple of float tensors `[tasks, 1]`.
+    """
+    values = tf.reshape(values, [tasks, -1])
     weight = tf.reshape(weight, [tasks, -1])
     count = tf.maximum(tf.reduce_sum(weight, axis=1, keepdims=True), 1.0)
 
     def mean(values):
         return tf.reduce_sum(values * weight, axis=1, keepdims=True) / count
 
-    centered = by_task - mean(by_task)
-    scaled = centered / (tf.sqrt(mean(centered**2)) + 1e-8)
-    return tf.reshape(scaled, shape)
+    center = mean(values)
+    return center, tf.sqrt(mean((values - center) ** 2))
 
 
 def mean(values, weight):

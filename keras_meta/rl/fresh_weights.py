@@ -2,23 +2,24 @@ import tensorflow as tf
 
 
 def fresh_weights(weights, count):
-    """Draws weights like new ones, in the graph.
+    """Returns weights as if they were initialized anew, in the graph.
 
-    The numbers of each weight are put into another order. Where an
-    initializer draws them all alike, that is a fresh draw; constants stay.
+    The numbers of each weight are put in a random order. For initializers that
+    draw all numbers of a weight alike, as nearly all do, that is as good as to
+    draw them again; what starts with equal numbers, such as biases of zeros,
+    stays as it is.
 
     Args:
-        weights: List of tensors, the weights of a network as it was built.
-        count: Integer, or scalar tensor, how many networks to draw.
+        weights: List of tensors, as a network was initialized.
+        count: Integer, how many sets of weights.
 
     Returns:
         List of tensors `[count, ...]`.
     """
-    return [_shuffled(weight, count) for weight in weights]
-
-
-def _shuffled(weight, count):
-    size = weight.shape.num_elements()
-    order = tf.argsort(tf.random.uniform([count, size]), axis=1)
-    numbers = tf.gather(tf.reshape(weight, [-1]), order)
-    return tf.reshape(numbers, [-1, *weight.shape])
+    fresh = []
+    for weight in weights:
+        numbers = tf.reshape(weight, [-1])
+        order = tf.argsort(tf.random.uniform([count, numbers.shape[0]]), axis=1)
+        shuffled = tf.gather(numbers, order)
+        fresh.append(tf.reshape(shuffled, [count, *weight.shape]))
+    return fresh

@@ -7,14 +7,15 @@ from tf_agents.policies import actor_policy
 from keras_meta import adapting_weights
 from keras_meta import arguments
 from keras_meta import inner_loop
-from keras_meta.rl import advantages
 from keras_meta.rl import export
+from keras_meta.rl import maml_export
 from keras_meta.rl import outer_updates
 from keras_meta.rl import rollouts as rollouts_module
+from keras_meta.rl import sampling_gradients
 from keras_meta.rl.advantages import mean
 from keras_meta.rl.environments.task_family import rows_of
+from keras_meta.rl.experience_batch import experience_batch
 from keras_meta.rl.fast_weights_policy import FastWeightsPolicy
-from keras_meta.rl.fast_weights_policy import distribution_by_task
 from keras_meta.rl.fast_weights_policy import forward
 from keras_meta.rl.meta_agent import MetaAgent
 from keras_meta.rl.meta_agent import MetaExperience
@@ -58,8 +59,14 @@ class MAMLAgent(MetaAgent):
         update_rule: How an inner step is taken: one of
             `keras_meta.update_rules`. Mutually exclusive with
             `inner_learning_rate`.
-        adapts: Which weights adapt; see `keras_meta.MAML`. Defaults to
-            `"all"`.
+        adapts: Which weights adapt: `"all"` (the default); `"head"`, the last
+            layers, which the policy has put on the model's features (ANIL);
+            `"body"`, all but these; or a function of layers, see
+            `keras_meta.MAML`.
+        sampling_gradient: How the outer gradient counts that the policy
+            decides on which rollouts it is adapted: `None` (the default), it
+            does not, as in MAML; `"e_maml"`; `"promp"`; or one of the classes
+            in `keras_meta.rl.sampling_gradients` with settings of its own.
         discount: Float from 0 to 1, what a reward is worth one step later.
             Defaults to `0.99`.
         decay: Float from 0 to 1, the decay of generalized advantages.
@@ -113,6 +120,7 @@ class MAMLAgent(MetaAgent):
         every_step=False,
         update_rule=None,
         adapts="all",
+        sampling_gradient=None,
         discount=0.99,
         decay=1.0,
         name=None,
@@ -130,10 +138,17 @@ class MAMLAgent(MetaAgent):
         arguments.check_share("decay", decay)
         update_rule = rule_or_descent(update_rule, inner_learning_rate, 0.1)
         self.outer_update = outer_updates.get(outer_update)
-        model = network.model
-        self._adapting = adapting_weights.mask(model, adapts)
+        self.sampling_gradient = sampling_gradients.get(sampling_gradient)
+        sampling_gradients.check(
+            self.sampling_gradient, self.outer_update, first_order
+        )
+        self.adapting = _mask(network, adapts)
         update_rule.build_for(
-            list(itertools.compress(model.trainable_variables, self._adapting))
+            list(
+                itertools.compress(
+                    network.model.trainable_variables, self.adapting
+                )
+            )
         )
         # In functions, where Keras 2 does not look into Keras 3.
         self._network = lambda: network
@@ -187,28 +202,30 @@ class MAMLAgent(MetaAgent):
             inner_steps: Integer; `None` (the default) means as in training.
 
         Returns:
-            A `MetaExperience`: the trajectories of each inner step, and those
-            after the last, `[tasks * rollouts, steps, ...]`. Rows of one task
-            stand together.
+            A `MetaExperience`: the trajectories of each inner step, those
+            after the last, `[tasks * rollouts, steps, ...]`, and the weights
+            with which the tasks began, `[tasks, ...]`. Rows of one task stand
+            together.
         """
         rollouts = self.rollouts if rollouts is None else rollouts
         inner_steps = self.inner_steps if inner_steps is None else inner_steps
         count = tf.nest.flatten(tasks)[0].shape[0]
         rows = rows_of(environment, tasks, count * rollouts)
-        weights, rule_state = self._start(count)
+        start, rule_state = self.start(count)
+        weights = start
         adaptation = []
         for step in range(inner_steps):
             experience, _ = rollouts_module.collect(
                 environment, self.collect_policy, rows, weights
             )
             adaptation.append(experience)
-            weights, rule_state = self._adapt(
+            weights, rule_state = self.take_inner_step(
                 weights, rule_state, experience, step
             )
         query, _ = rollouts_module.collect(
             environment, self.collect_policy, rows, weights
         )
-        return MetaExperience(tuple(adaptation), query)
+        return MetaExperience(tuple(adaptation), query, start)
 
     def returns(self, environment, tasks, rollouts=None):
         rollouts, inner_steps = self._shared_out(rollouts)
@@ -239,8 +256,8 @@ class MAMLAgent(MetaAgent):
 
     def adapt(self, environment, rollouts=None, steps=None):
         rollouts, inner_steps = self._shared_out(rollouts)
-        weights, rule_state = self._start(1)
-        adapt = tf.function(self._adapt, autograph=False)
+        weights, rule_state = self.start(1)
+        adapt = tf.function(self.take_inner_step, autograph=False)
         collect = rollouts_module.collector(
             environment, self.collect_policy, rollouts, steps
         )
@@ -279,83 +296,65 @@ class MAMLAgent(MetaAgent):
         state = loaded.signatures["start"]()
         ```
         """
-        export.write_saved_model(path, self.models, self._exported_functions())
-
-    def _exported_functions(self):
-        observation_spec = self.time_step_spec.observation
-        state = (*self._start(1), tf.constant(0))
-        states = export.named("state", export.of_tensors(state))
-        observed = export.named(
-            "observation", export.with_axes(observation_spec, None)
+        export.write_saved_model(
+            path, self.models, maml_export.exported_functions(self)
         )
 
-        def start():
-            return export.named("state", (*self._start(1), tf.constant(0)))
+    def start(self, count):
+        """Returns what a number of tasks begin with.
 
-        def explore(**inputs):
-            distribution = self._exported_distribution(state, inputs)
-            return {"action": distribution.sample()}
+        Args:
+            count: Integer, the number of tasks.
 
-        def act(**inputs):
-            distribution = self._exported_distribution(state, inputs)
-            return {"action": distribution.mode()}
-
-        def adapt(**inputs):
-            weights, rule_state, step = export.unnamed("state", state, inputs)
-            experience = rollouts_module.from_parts(
-                export.unnamed("observation", observation_spec, inputs),
-                inputs["action"],
-                inputs["reward"],
-                inputs["last"],
-            )
-            weights, rule_state = self._adapt(
-                weights, rule_state, experience, step
-            )
-            return export.named("state", (weights, rule_state, step + 1))
-
-        flags = tf.TensorSpec([None, None], tf.float32)
-        rollouts = {
-            **export.named(
-                "observation", export.with_axes(observation_spec, None, None)
-            ),
-            "action": export.with_axes(self.action_spec, None, None),
-            "reward": flags,
-            "last": flags,
-        }
-        return {
-            "start": (start, {}),
-            "explore": (explore, {**states, **observed}),
-            "act": (act, {**states, **observed}),
-            "adapt": (adapt, {**states, **rollouts}),
-        }
-
-    def _exported_distribution(self, state, inputs):
-        weights, _, _ = export.unnamed("state", state, inputs)
-        return distribution_by_task(
-            self.network,
-            weights,
-            export.unnamed(
-                "observation", self.time_step_spec.observation, inputs
-            ),
-        )
-
-    def _start(self, count):
-        """Returns the weights and the state of the rule of `count` tasks."""
-        weights = self.collect_policy.get_initial_state(count)
-        adapting = itertools.compress(weights, self._adapting)
+        Returns:
+            A tuple: the weights of the policies, `[tasks, ...]`, and the
+            state of the update rule.
+        """
+        weights = self._weights_at_start(count)
+        adapting = itertools.compress(weights, self.adapting)
         rule_state = tf.vectorized_map(
             lambda weights: self.update_rule.initial_state(list(weights)),
             tuple(adapting),
         )
         return weights, rule_state
 
-    def _adapt(self, weights, rule_state, experience, step):
-        """Takes an inner step in each task."""
+    def _weights_at_start(self, count):
+        """Returns the weights before any adaptation, `[tasks, ...]`."""
+        return self.collect_policy.get_initial_state(count)
+
+    def initial_weights(self, values, start):
+        """Returns where a task's inner loop starts, as a function of `values`.
+
+        Args:
+            values: List of tensors, for those of the `outer_variables` that
+                are not the update rule's.
+            start: Tuple of tensors, the weights with which rollouts began in
+                the task.
+
+        Returns:
+            List of tensors, for `network.model.trainable_variables`.
+        """
+        del start
+        return values
+
+    def take_inner_step(self, weights, rule_state, experience, step):
+        """Takes an inner step in each task.
+
+        Args:
+            weights: Sequence of tensors `[tasks, ...]`, the policies.
+            rule_state: What the update rule remembers.
+            experience: A `Trajectory` of tensors `[rows, steps, ...]`. Rows of
+                one task stand together.
+            step: Integer or integer tensor, 0 for the first step.
+
+        Returns:
+            A tuple: the weights and what the rule remembers after the step.
+        """
         count = tf.nest.flatten(weights)[0].shape[0]
 
         def adapt(task):
             weights, rule_state, batch = task
-            adaptation = self._descend(
+            adaptation = self.descend(
                 list(weights), rule_state, batch, step, constant=True
             )
             return (
@@ -368,14 +367,33 @@ class MAMLAgent(MetaAgent):
         )
         return tf.nest.map_structure(tf.stop_gradient, (weights, rule_state))
 
-    def _descend(self, weights, rule_state, batch, step, constant):
-        """Takes an inner step in one task."""
+    def descend(self, weights, rule_state, batch, step, constant):
+        """Takes an inner step in one task, as a function of its weights.
+
+        Args:
+            weights: List of tensors, the policy.
+            rule_state: What the update rule remembers; `None` before the
+                first step.
+            batch: Dictionary of the task's part of a batch. It may hold
+                `"log_probability"`, `[actions]`, that of each action when it
+                was taken; else it was taken by this policy.
+            step: Integer or integer tensor, 0 for the first step.
+            constant: Boolean, whether the gradient of the step counts as a
+                constant.
+
+        Returns:
+            A `keras_meta.inner_loop.Adaptation`.
+        """
 
         def objective(step, weights, state):
             del step
-            log_probability = self._log_probability(weights, batch)
-            loss = outer_updates.PolicyGradient().loss(
-                log_probability, batch["advantage"]
+            distribution = self.network.read(
+                forward(self.network, weights, batch["observation"])
+            )
+            new = distribution.log_prob(batch["action"])
+            old = batch.get("log_probability", tf.stop_gradient(new))
+            loss = self.sampling_gradient.inner_loss(
+                new - old, batch["advantage"]
             )
             return mean(loss, batch["weight"]), state
 
@@ -385,59 +403,14 @@ class MAMLAgent(MetaAgent):
             (),
             self.update_rule,
             steps=1,
-            adapting=self._adapting,
+            adapting=self.adapting,
             constant_steps=1 if constant else 0,
             rule_state=rule_state,
             first_step=step,
         )
 
-    def _log_probability(self, weights, batch):
-        distribution = self.network.read(
-            forward(self.network, weights, batch["observation"])
-        )
-        return distribution.log_prob(batch["action"])
-
     def _batch(self, experience, count):
-        """Returns what a step learns from trajectories, by task.
-
-        Args:
-            experience: A `Trajectory` `[rows, steps, ...]`.
-            count: Integer, the number of tasks.
-
-        Returns:
-            Dictionary of tensors `[tasks, actions, ...]`.
-        """
-        weight = rollouts_module.first_rollout(experience)
-        advantage = self._advantages(experience, weight, count)
-
-        def by_task(leaf):
-            return tf.reshape(leaf, [count, -1, *leaf.shape[2:]])
-
-        batch = {
-            "observation": experience.observation,
-            "action": experience.action,
-            "advantage": advantage,
-            "weight": weight,
-        }
-        batch = tf.nest.map_structure(by_task, batch)
-        return tf.nest.map_structure(tf.stop_gradient, batch)
-
-    def _advantages(self, experience, weight, count):
-        returns = advantages.discounted_returns(experience, self.discount)
-        values = advantages.linear_baseline(
-            experience.observation, returns, weight, count
-        )
-        if self.decay < 1:
-            advantage = advantages.generalized_advantages(
-                experience,
-                values,
-                tf.zeros_like(values[:, -1]),
-                self.discount,
-                self.decay,
-            )
-        else:
-            advantage = returns - values
-        return advantages.normalized(advantage, weight, count)
+        return experience_batch(experience, count, self.discount, self.decay)
 
     def _train(self, experience, weights=None):
         del weights
@@ -448,7 +421,7 @@ class MAMLAgent(MetaAgent):
             self._batch(stage, count)
             for stage in (*experience.adaptation, experience.query)
         ]
-        problem = OuterProblem(self, adaptation, query)
+        problem = OuterProblem(self, adaptation, query, experience.start)
         loss, norm = self.outer_update.apply(problem, self.optimizer)
         self.train_step_counter.assign_add(1)
         returns = tf.reduce_mean(
@@ -470,3 +443,14 @@ class MAMLAgent(MetaAgent):
         return tf.stack(
             [tf.reduce_mean(stage, axis=1) for stage in stages], axis=1
         )
+
+
+def _mask(network, adapts):
+    """Returns which of a policy's weights adapt."""
+    if adapts not in ("head", "body"):
+        return adapting_weights.mask(network.model, adapts)
+    head = {id(variable) for variable in network.head_variables}
+    return [
+        (id(variable) in head) == (adapts == "head")
+        for variable in network.model.trainable_variables
+    ]

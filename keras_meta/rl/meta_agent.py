@@ -9,9 +9,10 @@ from keras_meta import arguments
 from keras_meta.evaluation import mean_and_interval
 
 # What an outer step is made of: the trajectories on which each task was adapted
-# to, in their order, and those after the adaptation.
+# to, in their order, those after the adaptation, and the weights, by task, with
+# which it began.
 MetaExperience = collections.namedtuple(
-    "MetaExperience", ["adaptation", "query"]
+    "MetaExperience", ["adaptation", "query", "start"], defaults=[()]
 )
 
 

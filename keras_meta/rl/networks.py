@@ -368,6 +368,13 @@ class KerasDistributionNetwork(KerasNetwork):
             _with_heads(input_tensor_spec, model, layers),
             name=name,
         )
+        self._head_layers = _Hidden(layers)
+
+    @property
+    def head_variables(self):
+        """The Keras variables of the layers that are put on the features."""
+        layers = self._head_layers.models
+        return [variable for layer in layers for variable in layer.variables]
 
     def read(self, outputs):
         return self._read(outputs)

@@ -1,9 +1,19 @@
+import collections
+
 import keras
 import tensorflow as tf
 
 from keras_meta import inner_loop
 from keras_meta.rl.advantages import mean
 from keras_meta.rl.fast_weights_policy import forward
+
+# What has become of the rollouts before an inner step, or after the last. Of
+# each action: the logarithm of how much more likely it is than when it was
+# taken, how far the policy has gone there, how much better it was than
+# expected, and 0 where it does not count; and what is due to all of them.
+Stage = collections.namedtuple(
+    "Stage", ["log_ratio", "divergence", "advantage", "weight", "credit"]
+)
 
 
 class OuterProblem:
@@ -13,19 +23,21 @@ class OuterProblem:
         agent: A `MAMLAgent`.
         adaptation: List of batches, by task, one for each inner step.
         query: The batch after the last step.
+        start: Tuple of tensors `[tasks, ...]`, the weights with which the
+            tasks began, for agents that do not train them.
     """
 
-    def __init__(self, agent, adaptation, query):
+    def __init__(self, agent, adaptation, query, start=()):
         self._agent = agent
         # What is collected after one inner step is what the next adapts on.
-        queries = [*adaptation[1:], query] if agent.every_step else [query]
-        self._tasks = {"adaptation": adaptation, "queries": queries}
-        self._tasks["before"] = tf.nest.map_structure(
-            tf.stop_gradient,
-            tf.vectorized_map(
-                lambda task: self._outputs(task, self.values()), self._tasks
-            ),
+        self._first_query = 1 if agent.every_step else len(adaptation)
+        stages = [dict(batch) for batch in (*adaptation, query)]
+        self._tasks = {"stages": stages, "start": start}
+        self._tasks["before"], chances = tf.nest.map_structure(
+            tf.stop_gradient, tf.vectorized_map(self._before, self._tasks)
         )
+        for batch, log_probability in zip(stages, chances):
+            batch["log_probability"] = log_probability
 
     @property
     def variables(self):
@@ -35,50 +47,98 @@ class OuterProblem:
         """Returns the tensors of the variables."""
         return [tf.convert_to_tensor(v.value) for v in self.variables]
 
+    def _before(self, task):
+        """Returns what the networks said when they collected, and how likely
+        they found what was done then."""
+        outputs = self._outputs(task, self.values())
+        chances = [
+            self._agent.network.read(output).log_prob(batch["action"])
+            for output, batch in zip(outputs, task["stages"])
+        ]
+        return outputs, chances
+
     def _outputs(self, task, values):
-        """Returns what the adapted networks say of each query set."""
+        """Returns what the networks say of what they have collected.
+
+        First that before the first inner step, and then those after each.
+        """
         agent = self._agent
         rule_variables = agent.update_rule.trainable_variables
-        weights = values[: len(values) - len(rule_variables)]
-        rule_values = values[len(weights) :]
-        stages = []
+        shared = values[: len(values) - len(rule_variables)]
+        rule_values = values[len(shared) :]
+        weights = agent.initial_weights(shared, task["start"])
+        *adaptation, query = task["stages"]
+        outputs = []
         rule_state = None
         # The rule reads these values instead of its variables.
         scope = keras.StatelessScope(
             state_mapping=zip(rule_variables, rule_values)
         )
         with scope:
-            for step, batch in enumerate(task["adaptation"]):
-                adaptation = agent._descend(
+            for step, batch in enumerate(adaptation):
+                outputs.append(
+                    forward(agent.network, weights, batch["observation"])
+                )
+                adapted = agent.descend(
                     weights, rule_state, batch, step, agent.first_order
                 )
-                weights = adaptation.weights_per_step[-1]
-                rule_state = adaptation.rule_state
-                stages.append(weights)
-            stages = stages[-len(task["queries"]) :]
-            return [
+                weights = adapted.weights_per_step[-1]
+                rule_state = adapted.rule_state
+            outputs.append(
                 forward(agent.network, weights, query["observation"])
-                for weights, query in zip(stages, task["queries"])
-            ]
+            )
+        return outputs
 
     def _measure(self, task, values):
         """Returns the loss of a task, and how far its policies have gone."""
+        agent = self._agent
+        stages = self._changes(task, values)
+        queries = stages[self._first_query :]
+        losses = [
+            mean(
+                agent.outer_update.loss(stage.log_ratio, stage.advantage),
+                stage.weight,
+            )
+            for stage in queries
+        ]
+        divergences = [
+            mean(stage.divergence, stage.weight) for stage in queries
+        ]
+        loss = tf.add_n(losses) / len(losses)
+        loss += agent.sampling_gradient.loss(
+            self._credited(stages), agent.outer_update
+        )
+        return loss, tf.add_n(divergences) / len(divergences)
+
+    def _changes(self, task, values):
+        """Returns what has become of the rollouts of all stages."""
         read = self._agent.network.read
-        losses, divergences = [], []
-        for query, outputs, before in zip(
-            task["queries"], self._outputs(task, values), task["before"]
+        stages = []
+        for batch, outputs, before in zip(
+            task["stages"], self._outputs(task, values), task["before"]
         ):
             new, old = read(outputs), read(before)
-            log_ratio = new.log_prob(query["action"]) - old.log_prob(
-                query["action"]
+            stages.append(
+                Stage(
+                    new.log_prob(batch["action"]) - batch["log_probability"],
+                    old.kl_divergence(new),
+                    batch["advantage"],
+                    batch["weight"],
+                    batch["credit"],
+                )
             )
-            loss = self._agent.outer_update.loss(log_ratio, query["advantage"])
-            losses.append(mean(loss, query["weight"]))
-            divergences.append(mean(old.kl_divergence(new), query["weight"]))
-        return (
-            tf.add_n(losses) / len(losses),
-            tf.add_n(divergences) / len(losses),
-        )
+        return stages
+
+    def _credited(self, stages):
+        """Returns the stages of inner steps, credited with what follows."""
+        first = self._first_query
+        count = len(stages) - first
+        credited = []
+        for number, stage in enumerate(stages[:-1]):
+            following = stages[max(number + 1, first) :]
+            credit = tf.add_n([later.credit for later in following]) / count
+            credited.append(stage._replace(credit=credit))
+        return credited
 
     def loss_and_gradients(self, values):
         """Returns the mean loss of the tasks, and its gradients."""

@@ -6,6 +6,7 @@ from tf_agents.trajectories import time_step as time_steps
 from tf_agents.trajectories import trajectory
 
 from keras_meta import arguments
+from keras_meta.rl.choosing_policy import ChoosingPolicy
 
 
 def collect(environment, policy, tasks, policy_state=None, steps=None):
@@ -104,8 +105,16 @@ def _run(environment, start, advance, policy, policy_state, steps):
         lambda leaf: tf.TensorArray(leaf.dtype, steps), policy.trajectory_spec
     )
 
+    # Drawn out here: with a global seed, TensorFlow gives random operations in
+    # loops that are alike the same seeds, and rollouts before and after an
+    # inner step would have the same noise. Policies of TF-Agents take no such
+    # seed.
+    own = isinstance(policy, ChoosingPolicy)
+    noise = tf.random.uniform([2], tf.int32.min, tf.int32.max, tf.int32)
+
     def body(number, carry, time_step, policy_state, arrays):
-        decision = policy.action(time_step, policy_state)
+        seed = noise + tf.stack([0, number]) if own else None
+        decision = policy.action(time_step, policy_state, seed)
         carry, after = advance(carry, decision.action)
         transition = trajectory.from_transition(time_step, decision, after)
         arrays = tf.nest.map_structure(

@@ -9,7 +9,7 @@ from tf_agents.utils import common
 import keras_meta
 import keras_meta.rl
 from keras_meta import inner_loop
-from keras_meta.rl import maml_agent
+from keras_meta.rl import fast_weights_policy
 from keras_meta.rl import outer_problem
 from keras_meta.rl import outer_updates
 from keras_meta.rl import rollouts
@@ -69,8 +69,8 @@ def learn(agent, environment, number=0):
 
 def adapted(agent, experience, step=0, start=None):
     count = experience.reward.shape[0] // agent.rollouts
-    weights, rule_state = start or agent._start(count)
-    function = tf.function(agent._adapt, autograph=False)
+    weights, rule_state = start or agent.start(count)
+    function = tf.function(agent.take_inner_step, autograph=False)
     return function(weights, rule_state, experience, step)
 
 
@@ -105,6 +105,7 @@ def wide_problem(discrete=False, seed=0, **settings):
             "action": tf.constant(actions),
             "advantage": tf.constant(numbers.normal(size=shape)),
             "weight": tf.constant(numbers.uniform(0.5, 1.0, size=shape)),
+            "credit": tf.constant(numbers.normal(size=TASKS)),
         }
 
     adaptation = [batch() for _ in range(agent.inner_steps)]
@@ -216,12 +217,27 @@ def test_a_task_adapts_in_the_batch_as_it_does_alone():
     assert not np.allclose(together[-1][0], together[-1][1], atol=1e-4)
 
 
+def test_rollouts_before_and_after_an_inner_step_draw_noise_of_their_own():
+    environment = navigation()
+    # Next to no step, so that the policies are alike.
+    agent = make_agent(environment, inner_steps=2, inner_learning_rate=1e-9)
+    tf.random.set_seed(0)
+    experience = collect(agent, environment)
+    stages = (*experience.adaptation, experience.query)
+    noise = [np.ravel(stage.action) for stage in stages]
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        assert np.abs(np.corrcoef(noise[one], noise[other])[0, 1]) < 0.4
+    # And so do the steps of a rollout.
+    steps = experience.query.action
+    assert np.abs(steps[:, 0] - steps[:, 1]).max() > 0.05
+
+
 def test_an_inner_step_is_the_policy_gradient_by_hand():
     environment = bandits()
     agent = make_agent(environment)
     experience = collect(agent, environment, 1).adaptation[0]
     batch = agent._batch(experience, 1)
-    weights, _ = agent._start(1)
+    weights, _ = agent.start(1)
     moved, _ = adapted(agent, experience)
     # The last bias alone: the slope of the logits is 1{action} - chance.
     logits = agent.network.model(batch["observation"][0])
@@ -234,12 +250,44 @@ def test_an_inner_step_is_the_policy_gradient_by_hand():
     )
 
 
+@pytest.mark.parametrize("make", [navigation, bandits])
+def test_the_head_is_what_the_policy_puts_on_the_features(make):
+    environment = make()
+    weights = {}
+    for adapts in ("head", "body"):
+        keras.utils.set_random_seed(0)
+        agent = make_agent(environment, adapts=adapts)
+        for variable in agent.outer_variables:
+            variable.assign(variable + tf.random.normal(variable.shape))
+        experience = collect(agent, environment).adaptation[0]
+        start, _ = agent.start(TASKS)
+        moved, _ = adapted(agent, experience)
+        weights[adapts] = [np.any(a != b) for a, b in zip(moved, start)]
+    # Kernel and bias of the features, then those of the last layers: for real
+    # actions, the deviation, too.
+    last = len(weights["head"]) - 2
+    assert last == (3 if make is navigation else 2)
+    assert weights["head"] == [False, False] + [True] * last
+    # Bandits show nothing but zero, so that a kernel has no gradient.
+    seen = make is navigation
+    assert weights["body"] == [seen, True] + [False] * last
+
+
+def test_with_a_head_alone_the_outer_step_trains_all():
+    environment = navigation()
+    agent = make_agent(environment, adapts="head")
+    before = agent.network.model.get_weights()
+    learn(agent, environment)
+    for one, other in zip(agent.network.model.get_weights(), before):
+        assert np.any(one != other)
+
+
 def test_each_row_acts_by_the_weights_of_its_task():
     environment = navigation()
     agent = make_agent(environment)
     weights = [
         tf.random.normal([TASKS, *weight.shape[1:]])
-        for weight in agent._start(1)[0]
+        for weight in agent.start(1)[0]
     ]
     time_step = environment.start(tf.zeros([6, 2]), tf.constant([0, 0]))[
         1
@@ -419,7 +467,7 @@ def test_the_saved_model_adapts_as_the_agent_does(tmp_path):
         loaded.signatures[name] for name in ("start", "explore", "act", "adapt")
     )
     state = start()
-    weights, rule_state = agent._start(1)
+    weights, rule_state = agent.start(1)
     observation = tf.random.normal([7, 2])
     assert explore(**state, observation=observation)["action"].shape == (7, 2)
     for step in range(2):
@@ -435,7 +483,7 @@ def test_the_saved_model_adapts_as_the_agent_does(tmp_path):
         weights, rule_state = adapted(
             agent, experience, step, (weights, rule_state)
         )
-        distribution = maml_agent.distribution_by_task(
+        distribution = fast_weights_policy.distribution_by_task(
             agent.network, weights, observation
         )
         found = act(**state, observation=observation)["action"]

@@ -183,7 +183,7 @@ def test_it_learns_which_arm_pays():
     )
     model = keras_meta.rl.AgentModel(agent, trials)
     model.compile()
-    model.fit(trials.tasks(64), steps_per_epoch=40, verbose=0)
+    model.fit(trials.tasks(64), steps_per_epoch=80, verbose=0)
     values = model.predict(trials.sample_tasks(64, "test"), verbose=0)
     # 0.5 in the first pull, and most of all in those after.
     assert values[:, 1:].mean() > 0.85
