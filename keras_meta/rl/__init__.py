@@ -20,6 +20,7 @@ from keras_meta.rl.networks import KerasDistributionNetwork
 from keras_meta.rl.networks import KerasNetwork
 from keras_meta.rl.networks import KerasQNetwork
 from keras_meta.rl.networks import KerasValueNetwork
+from keras_meta.rl.pearl_agent import PEARLAgent
 from keras_meta.rl.recurrent_network import KerasRecurrentNetwork
 from keras_meta.rl.reptile_agent import ReptileAgent
 from keras_meta.rl.rl2_agent import RL2Agent
@@ -37,6 +38,7 @@ __all__ = [
     "KerasValueNetwork",
     "MAMLAgent",
     "MetaAgent",
+    "PEARLAgent",
     "RL2Agent",
     "ReptileAgent",
     "RolloutDriver",
