@@ -71,16 +71,15 @@ def policy_head(action_spec, head="auto", deviation=1.0):
         )
     is_integer = action_spec.dtype.is_integer
     fitting = "categorical" if is_integer else "normal"
-    squashed = head == "squashed" and not is_integer
-    if not squashed and head not in ("auto", fitting):
+    if head == "squashed":
+        return _squashed_head(action_spec, deviation)
+    if head not in ("auto", fitting):
         kind = "integer" if is_integer else "real"
         raise ValueError(
             f"The head must fit the actions: {kind} actions have a {fitting} "
             f"distribution. Received: head={head!r} and action_spec="
             f"{action_spec}. Leave `head` at 'auto'."
         )
-    if squashed:
-        return _squashed_head(action_spec, deviation)
     # Small, so that the policy starts with the middle, or with all alike.
     small = keras.initializers.VarianceScaling(1e-4)
     if is_integer:

@@ -68,6 +68,13 @@ class LatentPolicy(ChoosingPolicy):
         return guesses[0] if batch_size is None else guesses
 
     def _distribution(self, time_step, policy_state):
+        # `PolicySaver` would save it, and what it saves could not be loaded
+        # in plain TensorFlow, which does not know squashed distributions.
+        raise NotImplementedError(
+            "A `LatentPolicy` gives actions, and not their distribution."
+        )
+
+    def _choices(self, time_step, policy_state):
         distribution, _ = self._network(
             vectors.joined(
                 (time_step.observation, policy_state),

@@ -260,7 +260,7 @@ class PEARLAgent(MetaAgent):
             lambda spec: tf.TensorArray(
                 spec.dtype,
                 self.rollouts + 1,
-                element_shape=[count, self.horizon + 1, *spec.shape],
+                element_shape=[None, self.horizon + 1, *spec.shape],
             ),
             self.collect_policy.trajectory_spec,
         )
@@ -314,9 +314,7 @@ class PEARLAgent(MetaAgent):
             _, belief = self._explore(environment, tasks, belief, number)
             return number + 1, belief, returns
 
-        returns = tf.TensorArray(
-            tf.float32, rollouts + 1, element_shape=[count]
-        )
+        returns = tf.TensorArray(tf.float32, rollouts + 1, element_shape=[None])
         start = (0, latent_belief.prior(count, self.latent_size), returns)
         _, _, returns = _loop(rollouts + 1, play, start)
         return tf.transpose(returns.stack())
@@ -537,7 +535,8 @@ class PEARLAgent(MetaAgent):
 
 
 def _count(tasks):
-    return tf.nest.flatten(tasks)[0].shape[0]
+    leaf = tf.nest.flatten(tasks)[0]
+    return tf.shape(leaf)[0] if leaf.shape[0] is None else leaf.shape[0]
 
 
 def _by_task(array):

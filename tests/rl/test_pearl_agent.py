@@ -149,16 +149,15 @@ def test_what_is_inferred_from_is_the_first_rollouts_as_a_whole():
 
 
 def test_the_encoder_learns_from_critics_and_divergence_alone(monkeypatch):
+    agent = make_agent(optimizer=keras.optimizers.SGD(1.0))
+    learner = agent._actor_critic
+    agent.train(collect(agent))
     noise = tf.random.stateless_normal([2, LATENT], [1, 2])
     monkeypatch.setattr(
         latent_belief,
         "draw",
         lambda belief: belief.mean + tf.sqrt(belief.variance) * noise,
     )
-    agent = make_agent(optimizer=keras.optimizers.SGD(1.0))
-    learner = agent._actor_critic
-    collected = collect(agent)
-    agent.train(collected)
     context, weights, batch = agent._draw()
     # The same targets for both, whatever is drawn.
     targets = tf.constant(np.linspace(-1, 1, 10).reshape(2, 5), tf.float32)
@@ -231,8 +230,8 @@ def test_an_adapted_policy_is_its_own_and_acts_in_plain_tensorflow(
     np.testing.assert_array_equal(decision.state, state)
     policy_saver.PolicySaver(policy, batch_size=None).save(str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))
-    np.testing.assert_array_equal(
-        loaded.action(step, state).action, decision.action
+    np.testing.assert_allclose(
+        loaded.action(step, state).action, decision.action, atol=1e-6
     )
     assert loaded.get_initial_state(3).shape == (3, LATENT)
 
@@ -320,20 +319,21 @@ def test_it_learns_which_side_pays():
     environment = Sides(reward="distance", horizon=6)
     agent = make_agent(
         environment,
-        optimizer=keras.optimizers.Adam(3e-3),
+        optimizer=keras.optimizers.Adam(1e-2),
         rollouts=1,
         slots=100,
         gradient_steps=20,
         meta_batch_size=8,
         minibatch_size=16,
         discount=0.8,
+        target_rate=0.05,
     )
     model = keras_meta.rl.AgentModel(agent, environment)
     model.compile()
-    model.fit(environment.tasks(8), steps_per_epoch=25, verbose=0)
+    model.fit(environment.tasks(8), steps_per_epoch=45, verbose=0)
     returns = model.predict(environment.sample_tasks(40, "test"), verbose=0)
     # To stay gets -1.8, to go there -0.3, and nothing tells where before.
-    assert returns[:, 1].mean() > -0.8
+    assert returns[:, 1].mean() > -0.9
     assert returns[:, 0].mean() < -1.4
 
 
@@ -349,7 +349,7 @@ def test_what_it_cannot_take_is_an_error_that_says_so():
     ):
         with pytest.raises(ValueError, match=message):
             make_agent(**settings)
-    with pytest.raises(ValueError, match="real.*Received"):
+    with pytest.raises(ValueError, match="real vector with bounds. Rec"):
         make_agent(Bandits(arms=3))
     with pytest.raises(ValueError, match="vectors of 4 numbers.*Received"):
         make_agent(actor_model=keras_meta.backbones.mlp((3,), (4,), None))
