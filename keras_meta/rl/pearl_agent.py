@@ -63,7 +63,7 @@ class PEARLAgent(MetaAgent):
         discount: Float from 0 to 1, what a reward is worth one step later.
             Defaults to `0.99`.
         target_rate: Float from 0 to 1, how far the target critics follow in
-            each step. Defaults to `0.01`.
+            each step. Defaults to `0.05`.
         temperature: Float above 0, how much entropy counts at the start.
             Defaults to `0.1`.
         target_entropy: Float, the entropy that the temperature sees to,
@@ -126,7 +126,7 @@ class PEARLAgent(MetaAgent):
         divergence_weight=0.02,
         reward_scale=5.0,
         discount=0.99,
-        target_rate=0.01,
+        target_rate=0.05,
         temperature=0.1,
         target_entropy="auto",
         name=None,

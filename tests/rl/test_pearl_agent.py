@@ -326,7 +326,6 @@ def test_it_learns_which_side_pays():
         meta_batch_size=8,
         minibatch_size=16,
         discount=0.8,
-        target_rate=0.05,
     )
     model = keras_meta.rl.AgentModel(agent, environment)
     model.compile()
