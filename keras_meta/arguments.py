@@ -32,6 +32,15 @@ def check_integer_from_zero(name, value):
         )
 
 
+def check_number(name, value):
+    """Raises a `ValueError` where `value` is not a finite number."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not abs(value) < float("inf"):
+        raise ValueError(
+            f"`{name}` must be a finite number. Received: {name}={value!r}."
+        )
+
+
 def check_number_from_zero(name, value, advice=""):
     """Raises a `ValueError` where `value` is not a finite number from 0."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -25,6 +25,7 @@ from keras_meta.rl.networks import KerasDistributionNetwork
 from keras_meta.rl.networks import KerasNetwork
 from keras_meta.rl.networks import KerasQNetwork
 from keras_meta.rl.networks import KerasValueNetwork
+from keras_meta.rl.pearl_agent import PEARLAgent
 from keras_meta.rl.recurrent_network import KerasRecurrentNetwork
 from keras_meta.rl.reptile_agent import ReptileAgent
 from keras_meta.rl.rl2_agent import RL2Agent
@@ -50,6 +51,7 @@ __all__ = [
     "MAMLAgent",
     "MetaAgent",
     "MetaGenRLAgent",
+    "PEARLAgent",
     "RL2Agent",
     "ReptileAgent",
     "RolloutDriver",

@@ -21,8 +21,12 @@ class ChoosingPolicy(tf_policy.TFPolicy):
         self._network = network
         self._greedy = greedy
 
+    def _choices(self, time_step, policy_state):
+        """Returns the distribution to choose from, as a `PolicyStep`."""
+        return self._distribution(time_step, policy_state)
+
     def _action(self, time_step, policy_state, seed=None):
-        step = self._distribution(time_step, policy_state)
+        step = self._choices(time_step, policy_state)
         distribution = step.action
         if self._greedy:
             action = distribution.mode()

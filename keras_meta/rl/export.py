@@ -37,14 +37,14 @@ def named(prefix, structure):
 
     Args:
         prefix: String, such as `"state"`. A single leaf goes by it alone
-            where it is `"observation"`.
+            where it is that of observations.
         structure: Nested structure.
 
     Returns:
         Dictionary from names to leaves.
     """
     leaves = tf.nest.flatten(structure)
-    if prefix == "observation" and len(leaves) == 1:
+    if prefix != "state" and len(leaves) == 1:
         return {prefix: leaves[0]}
     return {f"{prefix}_{n}": leaf for n, leaf in enumerate(leaves)}
 

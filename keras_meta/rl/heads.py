@@ -4,10 +4,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tf_agents.distributions import utils as distribution_utils
 
 from keras_meta import arguments
 
-HEADS = ("auto", "categorical", "normal")
+HEADS = ("auto", "categorical", "normal", "squashed")
 
 
 @keras.saving.register_keras_serializable(package="keras_meta")
@@ -51,7 +52,7 @@ def policy_head(action_spec, head="auto", deviation=1.0):
 
     Args:
         action_spec: The specification of the action.
-        head: One of `"auto"`, `"categorical"`, `"normal"`.
+        head: One of `"auto"`, `"categorical"`, `"normal"`, `"squashed"`.
         deviation: Float above 0, where the standard deviation starts.
 
     Returns:
@@ -70,6 +71,8 @@ def policy_head(action_spec, head="auto", deviation=1.0):
         )
     is_integer = action_spec.dtype.is_integer
     fitting = "categorical" if is_integer else "normal"
+    if head == "squashed":
+        return _squashed_head(action_spec, deviation)
     if head not in ("auto", fitting):
         kind = "integer" if is_integer else "real"
         raise ValueError(
@@ -109,6 +112,31 @@ def policy_head(action_spec, head="auto", deviation=1.0):
         )
 
     return [mean, LogDeviation(shape, deviation)], read
+
+
+def _squashed_head(action_spec, deviation):
+    _, reach = bounds(action_spec)
+    if reach is None or action_spec.shape.rank != 1:
+        raise ValueError(
+            "Actions that are squashed into bounds must be one real vector "
+            f"with bounds. Received: action_spec={action_spec}. Take another "
+            "`head`, or an agent for other actions."
+        )
+    size = action_spec.shape[0]
+    mean = keras.layers.Dense(size)
+    log_deviation = keras.layers.Dense(
+        size, bias_initializer=keras.initializers.Constant(np.log(deviation))
+    )
+
+    def read(outputs):
+        mean, log_deviation = outputs
+        deviation = tf.exp(tf.clip_by_value(log_deviation, -5.0, 2.0))
+        return distribution_utils.SquashToSpecNormal(
+            tfp.distributions.MultivariateNormalDiag(mean, deviation),
+            action_spec,
+        )
+
+    return [mean, log_deviation], read
 
 
 def choices(action_spec):

@@ -322,15 +322,17 @@ class KerasDistributionNetwork(KerasNetwork):
     distribution whose mean depends on the observation and whose standard
     deviation is a weight. Mean and deviation are counted in units of the
     action's bounds, where it has any: 0 is the middle, and 1 from there to a
-    bound. So one network and one rate serve actions of any scale.
+    bound. So one network and one rate serve actions of any scale. With
+    `"squashed"`, for SAC, the deviation depends on the observation, too, and
+    what is drawn is squashed into the bounds by a tanh.
 
     Args:
         input_tensor_spec: The specification of an observation.
         action_spec: The specification of the action.
         model: A built `keras.Model` from observations to features
             `[examples, features]`.
-        head: `"categorical"`, `"normal"`, or `"auto"` (the default), what
-            fits the actions.
+        head: `"categorical"`, `"normal"`, `"squashed"`, or `"auto"` (the
+            default), which is one of the first two, as the actions are.
         deviation: Float above 0, where the standard deviation starts.
             Defaults to `1.0`.
         name: String.

@@ -141,6 +141,21 @@ def test_actions_without_bounds_are_counted_as_they_are():
     np.testing.assert_allclose(distribution.stddev(), [[0.5, 0.5]], atol=1e-6)
 
 
+def test_a_squashed_head_stays_within_the_bounds():
+    network = keras_meta.rl.KerasDistributionNetwork(
+        OBSERVATION, CONTINUOUS, body(), head="squashed", deviation=0.5
+    )
+    distribution, _ = network(tf.zeros([1, 3]))
+    # Without an observation: the middle, and the deviation before tanh.
+    np.testing.assert_allclose(distribution.mode(), [[0.0, 2.0]], atol=1e-6)
+    inner = distribution.input_distribution
+    np.testing.assert_allclose(inner.stddev(), [[0.5, 0.5]], rtol=1e-5)
+    distribution, _ = network(100.0 * tf.ones([50, 3]))
+    actions = distribution.sample().numpy()
+    assert np.all((actions >= [-1.0, 0.0]) & (actions <= [1.0, 4.0]))
+    assert np.all(np.isfinite(distribution.log_prob(distribution.sample())))
+
+
 def test_a_categorical_head_has_one_chance_for_each_action():
     distribution, _ = make("categorical")(tf.zeros([2, 3]))
     assert distribution.logits.shape == (2, 4)
@@ -182,6 +197,13 @@ def test_bad_arguments_are_refused():
             "integer actions have a categorical",
             lambda: keras_meta.rl.KerasDistributionNetwork(
                 OBSERVATION, DISCRETE, body(), head="normal"
+            ),
+        ),
+        (
+            ValueError,
+            "one real vector with bounds. Received",
+            lambda: keras_meta.rl.KerasDistributionNetwork(
+                OBSERVATION, DISCRETE, body(), head="squashed"
             ),
         ),
         (

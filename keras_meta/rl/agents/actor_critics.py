@@ -1,13 +1,10 @@
 """Agents for real actions: an actor, and one critic or two."""
 
 import keras
-import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tf_agents.agents.ddpg import ddpg_agent
 from tf_agents.agents.sac import sac_agent
 from tf_agents.agents.td3 import td3_agent
-from tf_agents.distributions import utils as distribution_utils
 from tf_agents.policies import actor_policy
 
 from keras_meta import arguments
@@ -176,10 +173,18 @@ def sac(
     Reference:
         - [Haarnoja et al., 2018](https://arxiv.org/abs/1812.05905)
     """
+    _reach(environment.action_spec())
+    observation = environment.observation_spec()
+    actor = networks.KerasDistributionNetwork(
+        observation,
+        environment.action_spec(),
+        parts.features(model, observation),
+        head="squashed",
+    )
     return sac_agent.SacAgent(
         **_actor_and_critic(
             environment,
-            _squashed_actor(environment, model),
+            actor,
             critic_model,
             learning_rate,
             discount,
@@ -219,33 +224,6 @@ def _actor(environment, model):
         observation,
         environment.action_spec(),
         parts.features(model, observation),
-    )
-
-
-def _squashed_actor(environment, model):
-    """Returns an actor that gives distributions within the bounds."""
-    observation = environment.observation_spec()
-    action = environment.action_spec()
-    _reach(action)
-    features = parts.features(model, observation)
-    shape = tuple(action.shape)
-
-    def head():
-        size = int(np.prod(shape))
-        layers = [keras.layers.Dense(size), keras.layers.Reshape(shape)]
-        return keras.Sequential(layers)(features.output)
-
-    def squashed(outputs):
-        mean, log_deviation = outputs
-        deviation = tf.exp(tf.clip_by_value(log_deviation, -5.0, 2.0))
-        return distribution_utils.SquashToSpecNormal(
-            tfp.distributions.MultivariateNormalDiag(mean, deviation), action
-        )
-
-    return networks.KerasNetwork(
-        observation,
-        keras.Model(features.input, [head(), head()]),
-        head=squashed,
     )
 
 
