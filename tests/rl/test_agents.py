@@ -13,6 +13,8 @@ TABLES = TabularMDPs(states=2, actions=3, horizon=3, batch_size=4)
 BUILT = {
     "ppo": lambda: agents.ppo(POINTS, epochs=1),
     "ppo, discrete": lambda: agents.ppo(TABLES, epochs=1),
+    "reinforce": lambda: agents.reinforce(POINTS),
+    "reinforce, discrete": lambda: agents.reinforce(TABLES),
     "dqn": lambda: agents.dqn(TABLES),
     "ddpg": lambda: agents.ddpg(POINTS),
     "td3": lambda: agents.td3(POINTS),

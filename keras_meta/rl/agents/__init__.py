@@ -9,5 +9,6 @@ from keras_meta.rl.agents.actor_critics import sac
 from keras_meta.rl.agents.actor_critics import td3
 from keras_meta.rl.agents.deep_q_learning import dqn
 from keras_meta.rl.agents.policy_optimization import ppo
+from keras_meta.rl.agents.policy_optimization import reinforce
 
-__all__ = ["ddpg", "dqn", "ppo", "sac", "td3"]
+__all__ = ["ddpg", "dqn", "ppo", "reinforce", "sac", "td3"]

@@ -1,5 +1,6 @@
 import keras
 from tf_agents.agents.ppo import ppo_clip_agent
+from tf_agents.agents.reinforce import reinforce_agent
 
 from keras_meta import arguments
 from keras_meta.rl import networks
@@ -86,5 +87,68 @@ def ppo(
         use_td_lambda_return=True,
         normalize_rewards=False,
         normalize_observations=False,
+        train_step_counter=parts.step_counter(),
+    )
+
+
+def reinforce(
+    environment,
+    model=None,
+    learning_rate=1e-3,
+    discount=0.99,
+    entropy=0.0,
+    deviation=1.0,
+):
+    """Returns a `ReinforceAgent` with a value network as its baseline.
+
+    Args:
+        environment: A `TFEnvironment` of TF-Agents.
+        model: A built `keras.Model` from observations to features, of which
+            the networks get copies with new weights. `None` (the default)
+            means two dense layers of 64 units.
+        learning_rate: Float above 0. Defaults to `1e-3`.
+        discount: Float from 0 to 1, what a reward is worth one step later.
+            Defaults to `0.99`.
+        entropy: Float from 0, how much the entropy of the policy counts.
+            Defaults to `0.0`.
+        deviation: Float above 0, where the standard deviation of real
+            actions starts, in units of their bounds. Defaults to `1.0`.
+
+    Returns:
+        An agent of TF-Agents.
+
+    Raises:
+        ValueError: Where an argument is not as described.
+
+    Example:
+
+    ```python
+    environment = keras_meta.rl.environments.PointNavigation()
+    agent = keras_meta.rl.agents.reinforce(environment, learning_rate=3e-3)
+    ```
+
+    Reference:
+        - [Williams, 1992](https://doi.org/10.1007/BF00992696)
+    """
+    arguments.check_positive_number("learning_rate", learning_rate)
+    arguments.check_share("discount", discount)
+    arguments.check_number_from_zero("entropy", entropy)
+    observation = environment.observation_spec()
+    return reinforce_agent.ReinforceAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        networks.KerasDistributionNetwork(
+            observation,
+            environment.action_spec(),
+            parts.features(model, observation),
+            deviation=deviation,
+        ),
+        keras.optimizers.Adam(learning_rate),
+        value_network=networks.KerasValueNetwork(
+            observation, parts.features(model, observation)
+        ),
+        value_estimation_loss_coef=0.5,
+        gamma=discount,
+        entropy_regularization=entropy or None,
         train_step_counter=parts.step_counter(),
     )
