@@ -16,7 +16,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
-from tf_agents.policies import random_tf_policy
 
 import keras_meta
 import keras_meta.rl
@@ -152,6 +151,9 @@ for seed in arguments.seeds:
 
 def random_return(environment):
     """Returns what random actions get."""
+    # After `keras_meta.rl`, which makes TF-Agents usable.
+    from tf_agents.policies import random_tf_policy
+
     policy = random_tf_policy.RandomTFPolicy(
         environment.time_step_spec(), environment.action_spec()
     )

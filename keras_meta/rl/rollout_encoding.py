@@ -261,6 +261,8 @@ def rollout_pairs(
         labels = tf.repeat([1.0, 0.0], count)
         return x, labels, tf.concat([alike, 1.0 - alike], axis=0)
 
+    # AutoGraph would warn of what it meets in TF-Agents.
+    make = tf.autograph.experimental.do_not_convert(make)
     return environment.tasks(2 * count, split, seed=seed).map(make).prefetch(2)
 
 

@@ -292,6 +292,24 @@ class TestMetaGenRLAgent:
         assert np.isfinite(info.loss)
         assert shared.objective is agent.objective
 
+    def test_environments_of_gymnasium_will_do(self):
+        lines = pytest.importorskip("tests.gymnasium_environments")
+        with environments.GymnasiumTasks(
+            lines.line,
+            lambda count, seed, split: tf.random.stateless_uniform(
+                [count], seed, -1.0, 1.0
+            ),
+            horizon=6,
+            workers=1,
+        ) as family:
+            agent = make_agent(family)
+            learn = tf.function(
+                lambda tasks: agent.learn(family, tasks), autograph=False
+            )
+            for tasks in family.tasks(3).take(2):
+                assert np.isfinite(learn(tasks).loss)
+            assert agent.evaluate(family, tasks=2).values.shape == (2, 4)
+
     def test_the_population_is_saved_with_the_objective(self, tmp_path):
         environment = make_environment()
         models = []

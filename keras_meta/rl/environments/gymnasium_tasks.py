@@ -132,6 +132,7 @@ class GymnasiumTasks(TaskFamily):
             batch_size=batch_size,
             seed=seed,
         )
+        self._turns = tf.Variable(0, trainable=False)
 
     def draw_tasks(self, count, seed, split):
         return self._draw(count, seed, split)
@@ -144,7 +145,7 @@ class GymnasiumTasks(TaskFamily):
         )
         leaves = tf.nest.flatten(tasks)
         rows = leaves[0].shape[0]
-        moves, *observation = array_calls.call(
+        moves, *observation = self._in_turn(
             self._start,
             [seed, *leaves],
             [tf.int32, *self._observation_dtypes()],
@@ -163,7 +164,7 @@ class GymnasiumTasks(TaskFamily):
         rows = actions.shape[0]
         if spec.dtype.is_floating and hasattr(spec, "minimum"):
             actions = tf.clip_by_value(actions, spec.minimum, spec.maximum)
-        moves, *observation, step_type, reward, discount = array_calls.call(
+        moves, *observation, step_type, reward, discount = self._in_turn(
             self._advance,
             [carry, actions],
             [
@@ -182,7 +183,7 @@ class GymnasiumTasks(TaskFamily):
         )
 
     def restart(self, carry, time_step, rows):
-        moves, *observation = array_calls.call(
+        moves, *observation = self._in_turn(
             self._restart,
             [carry, rows, *tf.nest.flatten(time_step.observation)],
             [tf.int32, *self._observation_dtypes()],
@@ -195,6 +196,16 @@ class GymnasiumTasks(TaskFamily):
                 observation, time_step.step_type.shape[0]
             ),
         )
+
+    def _in_turn(self, method, inputs, dtypes):
+        """Calls a method in the graph, after all calls before it."""
+        # In a graph, calls of Python have no order but that of the tensors
+        # they take and give. What changes a variable has one.
+        with tf.control_dependencies([self._turns.assign_add(1)]):
+            outputs = array_calls.call(method, inputs, dtypes)
+        with tf.control_dependencies(outputs):
+            self._turns.assign_add(1)
+        return outputs
 
     def close(self):
         """Ends the worker processes; the family cannot be used any more."""
