@@ -11,7 +11,8 @@ of all seeds:
 - the return before and after the adaptation;
 - the seconds of training, its compilation by TensorFlow included.
 
-Not counted are rollouts that only measure, from which nothing is learned.
+A step is counted for each row of each rollout, up to the horizon. Not counted
+are rollouts that only measure, from which nothing is learned.
 """
 
 import argparse
@@ -82,7 +83,8 @@ FAMILIES = {
 Each is a function of an environment that returns a `Learner`: the agent; the
 optimizer of its outer steps; the environment that it is trained in; the tasks
 of an outer step, and the environment steps that it takes in each of them; and
-the steps that were taken before.
+the steps that were taken before. The budget and these say how many outer steps
+there are.
 
 All networks have two layers of 64 units. Of the rollouts in a task, those that
 learn by policy gradients take two inner steps, agents of TF-Agents are trained
@@ -226,9 +228,8 @@ def fine_tuning(environment, agent):
 
 
 def from_scratch(environment, agent):
-    # All of the budget is left unused.
-    learner = fine_tuning(environment, agent)
-    return learner._replace(before=arguments.budget)
+    # It leaves the budget unused.
+    return fine_tuning(environment, agent)._replace(tasks=0)
 
 
 def similar_task(environment, agent):
@@ -310,12 +311,11 @@ def measure(make, environment, test_tasks, seed):
     started = time.perf_counter()
     learner = make(environment)
     of_step = learner.tasks * learner.steps
-    outer_steps = (arguments.budget - learner.before) // of_step
-    if outer_steps == 0 and learner.before < arguments.budget:
-        outer_steps = 1
-    model = keras_meta.rl.AgentModel(learner.agent, learner.environment)
-    model.compile(learner.optimizer)
-    if outer_steps:
+    outer_steps = 0
+    if learner.tasks:
+        outer_steps = max(1, (arguments.budget - learner.before) // of_step)
+        model = keras_meta.rl.AgentModel(learner.agent, learner.environment)
+        model.compile(learner.optimizer)
         model.fit(
             learner.environment.tasks(learner.tasks, seed=seed),
             steps_per_epoch=outer_steps,
@@ -329,10 +329,9 @@ def measure(make, environment, test_tasks, seed):
         # RL^2 is measured in each rollout of a trial, also in the last.
         rollouts=ROLLOUTS + whole_trial,
     )
-    trained = learner.before < arguments.budget
     return {
         "outer_steps": outer_steps,
-        "steps": outer_steps * of_step + learner.before * trained,
+        "steps": learner.before + outer_steps * of_step,
         "seconds": seconds,
         "rollouts": curve.rollouts,
         "values": curve.values,
@@ -452,8 +451,10 @@ def compare(family, environment):
         rows.append(row)
         rows.sort(key=lambda row: -row["means"][-1])
         # After each, so that nothing is lost when time runs out.
-        facts = {"family": family, "seeds": arguments.seeds, "rows": rows}
-        path.with_suffix(".json").write_text(json.dumps(facts))
+        facts = {"budget": arguments.budget, "seeds": arguments.seeds}
+        path.with_suffix(".json").write_text(
+            json.dumps({**facts, "rows": rows})
+        )
         print(
             f"{family}: {name}: return {row['means'][-1]:.2f}, "
             f"{row['seconds']:.0f} s",

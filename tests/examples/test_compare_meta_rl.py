@@ -22,7 +22,7 @@ def run(tmp_path, *options):
 
 
 def test_compare_meta_rl_runs_to_its_end(tmp_path):
-    methods = {"RL^2", "fine-tuning, DQN"}
+    methods = {"RL^2", "from scratch, DQN"}
     printed = run(
         tmp_path, "--families=bandits", "--methods", *methods, "--seeds", 0, 1
     )
@@ -34,9 +34,9 @@ def test_compare_meta_rl_runs_to_its_end(tmp_path):
         # Those of all tasks and seeds.
         assert np.shape(row["values"]) == (4, 3)
         assert len(row["means"]) == len(row["intervals"]) == 3
-    # Two tasks a step: trials of 3 rollouts of 10 pulls, and one rollout.
+    # Two trials a step, of 3 rollouts of 10 pulls.
     assert rows["RL^2"]["steps"] == 60 and rows["RL^2"]["outer_steps"] == 1
-    assert rows["fine-tuning, DQN"]["steps"] == 80
+    assert rows["from scratch, DQN"]["steps"] == 0
     ends = [row["means"][-1] for row in facts["rows"]]
     assert ends == sorted(ends, reverse=True)
     table = (tmp_path / "bandits.md").read_text()
