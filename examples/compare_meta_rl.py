@@ -390,13 +390,14 @@ def verdict(rows):
         )
         how = "like" if abs(mean) <= interval else "above"
         found["below" if mean < -interval else how].append(row["method"])
-    yield f"The best of plain training is {baseline['method']}. After adapting,"
+    yield f"The best of plain training is {baseline['method']}. After adapting:"
+    yield ""
     for how, names in (
         ("above", "clearly better"),
         ("like", "no more than chance apart from it"),
         ("below", "clearly WORSE"),
     ):
-        yield f"- {names}: {', '.join(found[how]) or 'none'}"
+        yield f"- {names}: {'; '.join(found[how]) or 'none'}"
 
 
 def draw(family, rows, path):
@@ -404,7 +405,10 @@ def draw(family, rows, path):
     axis = figure.subplots()
     for number, row in enumerate(rows):
         x, mean = row["rollouts"], np.array(row["means"])
-        style = ":" if is_baseline(row["method"]) else "-"
+        # There are ten colors.
+        style = "-" if number < 10 else "--"
+        if is_baseline(row["method"]):
+            style = ":"
         color = f"C{number % 10}"
         axis.plot(
             x,
@@ -412,7 +416,8 @@ def draw(family, rows, path):
             style,
             color=color,
             marker="o" if number < 10 else "s",
-            markersize=3,
+            markersize=4,
+            linewidth=2 if style == ":" else 1.5,
             label=row["method"],
         )
         interval = np.array(row["intervals"])
@@ -428,7 +433,7 @@ def draw(family, rows, path):
     axis.set_xlabel("rollouts in the new task")
     axis.set_ylabel("return")
     axis.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", title="best first")
+    figure.legend(loc="outside right upper", title="best first (dotted: plain)")
     figure.savefig(path, dpi=110)
     print(f"picture: {path}")
 
