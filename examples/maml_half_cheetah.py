@@ -27,13 +27,13 @@ parser.add_argument(
 parser.add_argument(
     "--family", default="directions", choices=["directions", "velocities"]
 )
-parser.add_argument("--steps", default=200, type=int)
+parser.add_argument("--steps", default=240, type=int)
 parser.add_argument("--tasks", default=10, type=int)
 parser.add_argument("--rollouts", default=20, type=int)
 parser.add_argument("--horizon", default=200, type=int)
 parser.add_argument("--inner-steps", default=2, type=int)
 parser.add_argument("--inner-learning-rate", default=0.1, type=float)
-parser.add_argument("--learning-rate", default=1e-3, type=float)
+parser.add_argument("--learning-rate", default=3e-3, type=float)
 parser.add_argument("--test-tasks", default=20, type=int)
 parser.add_argument("--seed", default=0, type=int)
 arguments = parser.parse_args()
