@@ -30,6 +30,7 @@ parser.add_argument("--siamese-steps", default=900, type=int)
 parser.add_argument("--batch-size", default=512, type=int)
 parser.add_argument("--horizon", default=50, type=int)
 parser.add_argument("--rollouts", default=5, type=int)
+parser.add_argument("--epochs", default=5, type=int)
 parser.add_argument("--iterations", default=20, type=int)
 parser.add_argument("--maml-steps", default=100, type=int)
 parser.add_argument("--unseen-tasks", default=1000, type=int)
@@ -78,7 +79,11 @@ In each of some training goals, PPO learns from scratch, and is kept.
 
 def make_ppo():
     return keras_meta.rl.agents.ppo(
-        environment, learning_rate=3e-3, epochs=5, discount=0.95, deviation=0.5
+        environment,
+        learning_rate=3e-3,
+        epochs=arguments.epochs,
+        discount=0.95,
+        deviation=0.5,
     )
 
 

@@ -65,7 +65,7 @@ class SimilarTaskAgent(InnerTrainingAgent):
         keras_meta.rl.rollout_pairs(environment, steps=10), steps_per_epoch=2
     )
     agent = keras_meta.rl.SimilarTaskAgent(
-        lambda: keras_meta.rl.agents.ppo(environment),
+        lambda: keras_meta.rl.agents.ppo(environment, epochs=2),
         siamese,
         known_tasks=2,
         known_iterations=1,

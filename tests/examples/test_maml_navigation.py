@@ -12,6 +12,7 @@ def test_maml_navigation_runs_to_its_end(tmp_path):
         "--rollouts=2",
         "--inner-steps=2",
         "--test-goals=4",
+        "--test-rollouts=2",
         "--outer-update=reinforce",
         "--seeds=0",
         # Its tests train the baseline.

@@ -13,6 +13,7 @@ def test_similar_tasks_runs_to_its_end(tmp_path):
         "--siamese-steps=1",
         "--batch-size=8",
         "--horizon=12",
+        "--epochs=1",
         "--iterations=1",
         "--maml-steps=1",
         "--unseen-tasks=20",

@@ -38,7 +38,7 @@ def make_agent(siamese=None, environment=POINTS, **settings):
         | settings
     )
     return keras_meta.rl.SimilarTaskAgent(
-        lambda: keras_meta.rl.agents.ppo(environment),
+        lambda: keras_meta.rl.agents.ppo(environment, epochs=1),
         siamese or make_siamese(),
         **settings,
     )
