@@ -47,8 +47,9 @@ class ActorCritic:
         target_rate,
     ):
         observation_spec = time_step_spec.observation
-        self._center, self._reach = heads.bounds(action_spec)
-        if self._center is None or action_spec.shape.rank != 1:
+        self._action_spec = lambda: action_spec
+        center, self._reach = heads.bounds(action_spec)
+        if center is None or action_spec.shape.rank != 1:
             raise ValueError(
                 "The actions must be one real vector with bounds. Received: "
                 f"action_spec={action_spec}."
@@ -81,7 +82,7 @@ class ActorCritic:
 
     def in_units(self, action):
         """Returns actions in units of their bounds, and within them."""
-        action = (action - self._center) / self._reach
+        action = heads.in_units(action, self._action_spec())
         return tf.clip_by_value(action, -1.0, 1.0)
 
     def step(self, life, windows, learns):

@@ -4,6 +4,7 @@ import tensorflow as tf
 from tf_agents.trajectories import time_step as time_steps
 
 from keras_meta import ridge_regression
+from keras_meta.rl import vectors
 
 
 def backwards(rewards, factors):
@@ -95,17 +96,7 @@ def linear_baseline(observations, returns, weight, tasks):
         - [Duan et al., 2016](https://arxiv.org/abs/1604.06778)
     """
     rows, length = tf.unstack(tf.shape(returns))
-    seen = tf.concat(
-        [
-            tf.reshape(
-                tf.cast(leaf, tf.float32),
-                [rows, length, leaf.shape[2:].num_elements()],
-            )
-            for leaf in tf.nest.flatten(observations)
-        ],
-        axis=-1,
-    )
-    seen = tf.clip_by_value(seen, -10.0, 10.0)
+    seen = tf.clip_by_value(vectors.of_steps(observations), -10.0, 10.0)
     time = tf.cast(tf.range(length) / length, tf.float32)
     time = tf.broadcast_to(time[None, :, None], [rows, length, 1])
     features = tf.concat(

@@ -4,6 +4,7 @@ from tf_agents.trajectories import policy_step
 
 from keras_meta import inner_loop
 from keras_meta.rl.choosing_policy import ChoosingPolicy
+from keras_meta.rl.rows import row_count
 
 
 class FastWeightsPolicy(ChoosingPolicy):
@@ -65,9 +66,7 @@ def distribution_by_task(network, weights, observation):
     Returns:
         A distribution of `[rows, ...]`.
     """
-    tasks = weights[0].shape[0]
-    if tasks is None:
-        tasks = tf.shape(weights[0])[0]
+    tasks = row_count(weights)
 
     def by_task(leaf):
         return tf.reshape(leaf, [tasks, -1, *leaf.shape[1:]])

@@ -5,6 +5,7 @@ from keras_meta.rl import rollouts as rollouts_module
 from keras_meta.rl.environments.task_family import rows_of
 from keras_meta.rl.inner_training import collect_rows
 from keras_meta.rl.inner_training_agent import InnerTrainingAgent
+from keras_meta.rl.inner_training_agent import refuse_optimizer
 from keras_meta.rl.meta_agent import MetaAgent
 
 
@@ -80,12 +81,7 @@ class FineTuningAgent(InnerTrainingAgent):
 
     @MetaAgent.optimizer.setter
     def optimizer(self, optimizer):
-        if optimizer is not None:
-            raise ValueError(
-                "`FineTuningAgent` trains with the optimizers of its agent. "
-                f"Received: optimizer={optimizer!r}. Give it to the agent "
-                "that `make_agent` makes, and none to `compile()`."
-            )
+        refuse_optimizer(self, optimizer)
 
     def collect(self, environment, tasks):
         """Collects rollouts in all tasks.

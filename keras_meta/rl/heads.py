@@ -163,6 +163,20 @@ def choices(action_spec):
     return int(np.max(highest)) + 1
 
 
+def in_units(action, action_spec):
+    """Returns actions in units of their bounds, where they have any.
+
+    Args:
+        action: Float tensor `[..., *shape]`.
+        action_spec: The specification of the action.
+
+    Returns:
+        Tensor like it; from -1 to 1 within the bounds.
+    """
+    center, reach = bounds(action_spec)
+    return action if center is None else (action - center) / reach
+
+
 def bounds(action_spec):
     """Returns the middle of an action's bounds and the way to them.
 

@@ -6,14 +6,15 @@ class HeldState(keras.layers.Layer):
     """Holds tensors between two steps, as weights that Keras saves.
 
     Args:
-        structure: Nested structure of tensors, what it holds at first.
+        parts: Dictionary from names to nested structures of tensors, what it
+            holds at first.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
     """
 
-    def __init__(self, structure, **kwargs):
+    def __init__(self, parts, **kwargs):
         # Whole numbers, and seeds, must not be rounded.
         super().__init__(trainable=False, autocast=False, **kwargs)
-        outline = tf.nest.map_structure(lambda leaf: 0, structure)
+        outline = tf.nest.map_structure(lambda leaf: 0, parts)
         # In a function, where Keras does not look into it.
         self._outline = lambda: outline
         self.held = [
@@ -24,19 +25,27 @@ class HeldState(keras.layers.Layer):
                 trainable=False,
                 name=f"held_{number}",
             )
-            for number, leaf in enumerate(tf.nest.flatten(structure))
+            for number, leaf in enumerate(tf.nest.flatten(parts))
         ]
-        self.write(structure)
+        self.write(**parts)
         self.built = True
 
     def read(self):
-        """Returns what is held, tensors in the structure."""
-        return tf.nest.pack_sequence_as(
-            self._outline(),
-            [tf.convert_to_tensor(variable.value) for variable in self.held],
+        """Returns the dictionary of what is held, as tensors."""
+        return tf.nest.map_structure(
+            lambda variable: tf.convert_to_tensor(variable.value),
+            self._variables_by_part(),
         )
 
-    def write(self, structure):
-        """Holds other tensors from now on."""
-        for variable, leaf in zip(self.held, tf.nest.flatten(structure)):
-            variable.assign(leaf)
+    def write(self, **parts):
+        """Holds something else in some parts from now on."""
+        variables = self._variables_by_part()
+        for name, part in parts.items():
+            tf.nest.map_structure(
+                lambda variable, leaf: variable.assign(leaf),
+                variables[name],
+                part,
+            )
+
+    def _variables_by_part(self):
+        return tf.nest.pack_sequence_as(self._outline(), self.held)

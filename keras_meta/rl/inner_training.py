@@ -8,6 +8,7 @@ from tf_agents.specs import tensor_spec
 
 from keras_meta.rl import replay_windows
 from keras_meta.rl import rollouts
+from keras_meta.rl.graph_loop import repeat
 
 
 class InnerTraining:
@@ -166,23 +167,18 @@ class InnerTraining:
         starts = replay_windows.starts(memory, number + 1, length)
 
         def descend(done, loss):
-            del loss
+            del done, loss
             chosen = tf.random.uniform(
                 [self.minibatch_size], 0, tf.shape(starts)[0], tf.int32
             )
             minibatch = replay_windows.gather(
                 memory, tf.gather(starts, chosen), length
             )
-            return done + 1, tf.reduce_mean(agent.train(minibatch).loss)
+            return (tf.reduce_mean(agent.train(minibatch).loss),)
 
         if gradient_steps is None:
             gradient_steps = self.gradient_steps
-        loss = tf.while_loop(
-            lambda done, _: done < gradient_steps,
-            descend,
-            (0, 0.0),
-            parallel_iterations=1,
-        )[1]
+        (loss,) = repeat(gradient_steps, descend, 0.0)
         return memory, loss
 
     def run(self, environment, rows, count, iterations, every=True):
@@ -214,16 +210,11 @@ class InnerTraining:
             memory, loss = self.step(memory, number, experience)
             if every:
                 returns = measured(returns, number + 1)
-            return number + 1, memory, loss, returns
+            return memory, loss, returns
 
         memory = self.memory(iterations, count, environment.horizon + 1)
         returns = measured(tf.zeros([iterations + 1]), 0)
-        _, _, loss, returns = tf.while_loop(
-            lambda number, *_: number < iterations,
-            iterate,
-            (0, memory, 0.0, returns),
-            parallel_iterations=1,
-        )
+        _, loss, returns = repeat(iterations, iterate, memory, 0.0, returns)
         return loss, returns if every else measured(returns, iterations)
 
 

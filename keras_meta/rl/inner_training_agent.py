@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta.rl import rollouts as rollouts_module
 from keras_meta.rl.environments.task_family import rows_of
+from keras_meta.rl.graph_loop import repeat
 from keras_meta.rl.inner_training import InnerTraining
 from keras_meta.rl.iterated_agent import IteratedAgent
 
@@ -180,7 +181,7 @@ class InnerTrainingAgent(IteratedAgent):
                 for array, value in zip(values, inner.values())
             ]
             returns = returns.write(number, measured)
-            return number + 1, losses + loss, returns, values
+            return losses + loss, returns, values
 
         returns = tf.TensorArray(
             tf.float32, count, element_shape=[iterations + 1]
@@ -189,12 +190,7 @@ class InnerTrainingAgent(IteratedAgent):
             tf.TensorArray(value.dtype, count, element_shape=value.shape)
             for value in shared
         ]
-        _, losses, returns, values = tf.while_loop(
-            lambda number, *_: number < count,
-            train,
-            (0, 0.0, returns, values),
-            parallel_iterations=1,
-        )
+        losses, returns, values = repeat(count, train, 0.0, returns, values)
 
         def stacked(array):
             stack = array.stack()
@@ -204,4 +200,14 @@ class InnerTrainingAgent(IteratedAgent):
             losses / tf.cast(count, tf.float32),
             stacked(returns),
             [stacked(array) for array in values],
+        )
+
+
+def refuse_optimizer(agent, optimizer):
+    """Raises where an agent without outer steps is given an optimizer."""
+    if optimizer is not None:
+        raise ValueError(
+            f"`{type(agent).__name__}` trains with the optimizers of its "
+            f"agents. Received: optimizer={optimizer!r}. Give it to the agent "
+            "that `make_agent` makes, and none to `compile()`."
         )

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_meta import inner_loop
 from keras_meta.rl.fresh_weights import fresh_weights
+from keras_meta.rl.graph_loop import repeat
+from keras_meta.rl.rows import choose_rows
 
 # One agent while it learns, or many, with an axis of agents in front: its
 # weights and those of its targets, what the rules of its steps remember, how
@@ -89,6 +91,7 @@ def grow(actor_critic, lives, experience, settings, learn=None):
     memory = lives.memory
 
     def step(number, lives, total):
+        del number
         windows = _draw(memory, lives.age * rollouts, settings)
         lives, loss, gradients = tf.vectorized_map(
             lambda part: actor_critic.step(*part, learn is not None),
@@ -96,14 +99,11 @@ def grow(actor_critic, lives, experience, settings, learn=None):
         )
         if learn is not None:
             learn([tf.reduce_mean(part, axis=0) for part in gradients])
-        return number + 1, lives, total + tf.reduce_mean(loss)
+        return lives, total + tf.reduce_mean(loss)
 
     # The memories do not change in the loop.
-    _, lives, total = tf.while_loop(
-        lambda number, *_: number < settings.gradient_steps,
-        step,
-        (0, lives._replace(memory=()), 0.0),
-        parallel_iterations=1,
+    lives, total = repeat(
+        settings.gradient_steps, step, lives._replace(memory=()), 0.0
     )
     return lives._replace(memory=memory), total / settings.gradient_steps
 
@@ -114,24 +114,25 @@ Settings = collections.namedtuple(
 )
 
 
-def choose(rows, one, other):
-    """Returns lives, or other structures, some of one and some of another.
+def renewed(actor_critic, lives, over):
+    """Begins new lives in the places of those that are over.
 
     Args:
-        rows: Bool tensor `[rows]`, which of them are of `one`.
-        one: Nested structure of tensors `[rows, ...]`.
-        other: The same.
+        actor_critic: A `keras_meta.rl.actor_critic.ActorCritic`.
+        lives: A `Life` of tensors `[lives, ...]`.
+        over: Bool tensor `[lives]`.
 
     Returns:
-        Nested structure of tensors `[rows, ...]`.
+        A `Life`.
     """
-    return tf.nest.map_structure(
-        lambda one, other: tf.where(
-            tf.reshape(rows, [-1] + [1] * (one.shape.rank - 1)), one, other
-        ),
-        one,
-        other,
+    count, slots, steps = lives.memory.reward.shape
+    new = begin(actor_critic, count, slots, steps)
+    # At age 0 nothing of a memory is drawn: it need not be emptied.
+    memory = lives.memory
+    lives = choose_rows(
+        over, new._replace(memory=()), lives._replace(memory=())
     )
+    return lives._replace(memory=memory)
 
 
 def _remember(actor_critic, lives, experience):

@@ -264,11 +264,7 @@ class MAMLAgent(MetaAgent):
         for step in range(inner_steps):
             experience, _ = collect(weights)
             weights, rule_state = adapt(weights, rule_state, experience, step)
-        network = self.network.copy()
-        for variable, other in zip(
-            network.model.variables, self.network.model.variables
-        ):
-            variable.assign(other)
+        network = self.network.copy_with_weights()
         for variable, value in zip(network.trainable_weights, weights):
             variable.assign(value[0])
         return actor_policy.ActorPolicy(

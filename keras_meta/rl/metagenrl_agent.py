@@ -9,9 +9,11 @@ from keras_meta.rl import rollouts as rollouts_module
 from keras_meta.rl.actor_critic import ActorCritic
 from keras_meta.rl.environments.task_family import rows_of
 from keras_meta.rl.fast_weights_policy import FastWeightsPolicy
+from keras_meta.rl.graph_loop import repeat
 from keras_meta.rl.held_state import HeldState
 from keras_meta.rl.iterated_agent import IteratedAgent
 from keras_meta.rl.learned_objective import LearnedObjective
+from keras_meta.rl.rows import choose_rows
 
 
 class MetaGenRLAgent(IteratedAgent):
@@ -190,10 +192,8 @@ class MetaGenRLAgent(IteratedAgent):
         if self._held is not None:
             return
         # The first agents end one after the other, and so do all others.
-        ends = 1 + tf.range(self.population) * self.inner_iterations // (
-            self.population
-        )
-        ends = tf.maximum(ends, 1)
+        numbers = tf.range(self.population)
+        ends = 1 + numbers * self.inner_iterations // self.population
         tasks = environment.sample_tasks(self.population)
         held = HeldState(
             {
@@ -230,10 +230,9 @@ class MetaGenRLAgent(IteratedAgent):
             self.prepare(environment)
         self._check_population(tasks)
         held = self._held().read()
-        tasks = lives_module.choose(
-            tf.equal(held["lives"].age, 0), tasks, held["tasks"]
-        )
-        self._held().write({**held, "tasks": tasks})
+        begins = tf.equal(held["lives"].age, 0)
+        tasks = choose_rows(begins, tasks, held["tasks"])
+        self._held().write(tasks=tasks)
         return self._explore(environment, tasks, held["lives"])
 
     def _check_population(self, tasks):
@@ -269,17 +268,10 @@ class MetaGenRLAgent(IteratedAgent):
             self._settings,
             lambda gradients: self.optimizer.apply(gradients, variables),
         )
-        _, slots, steps = lives.memory.reward.shape
-        new = lives_module.begin(
-            self._actor_critic(), self.population, slots, steps
-        )
         over = lives.age >= held["ends"]
         self._held().write(
-            {
-                "tasks": held["tasks"],
-                "lives": lives_module.choose(over, new, lives),
-                "ends": tf.where(over, self.inner_iterations, held["ends"]),
-            }
+            lives=lives_module.renewed(self._actor_critic(), lives, over),
+            ends=tf.where(over, self.inner_iterations, held["ends"]),
         )
         self.train_step_counter.assign_add(1)
         returns = rollouts_module.first_returns(experience)
@@ -311,17 +303,14 @@ class MetaGenRLAgent(IteratedAgent):
             lives, _ = lives_module.grow(
                 self._actor_critic(), lives, experience, self._settings
             )
-            return number + 1, lives, measured(returns, number + 1, lives)
+            return lives, measured(returns, number + 1, lives)
 
         lives = self._begin(environment, count, iterations)
         returns = tf.TensorArray(
             tf.float32, iterations + 1, element_shape=[count]
         )
-        *_, returns = tf.while_loop(
-            lambda number, *_: number < iterations,
-            live,
-            (0, lives, measured(returns, 0, lives)),
-            parallel_iterations=1,
+        _, returns = repeat(
+            iterations, live, lives, measured(returns, 0, lives)
         )
         return tf.transpose(returns.stack())
 

@@ -85,6 +85,17 @@ class KerasModels(network.Network):
                 settings[key] = _clone(value)
         return type(self)(**settings)
 
+    def copy_with_weights(self):
+        """Copies the network and the values of its weights.
+
+        Returns:
+            A network of the same class, with weights of its own.
+        """
+        network = self.copy()
+        for variable, value in zip(network.variables, self.variables):
+            variable.assign(value)
+        return network
+
 
 class KerasNetwork(KerasModels):
     """A Keras model as a network of TF-Agents.

@@ -7,8 +7,10 @@ from keras_meta.rl import latent_belief
 from keras_meta.rl import rollouts as rollouts_module
 from keras_meta.rl import vectors
 from keras_meta.rl.context_encoder import ContextEncoder
+from keras_meta.rl.graph_loop import repeat
 from keras_meta.rl.latent_policy import LatentPolicy
 from keras_meta.rl.meta_agent import MetaAgent
+from keras_meta.rl.rows import row_count
 from keras_meta.rl.soft_actor_critic import SoftActorCritic
 from keras_meta.rl.task_memory import TaskMemory
 from keras_meta.rl.task_memory import Transitions
@@ -243,7 +245,7 @@ class PEARLAgent(MetaAgent):
             ValueError: Where rollouts are longer than the `horizon`.
         """
         self._check_horizon(environment)
-        count = _count(tasks)
+        count = row_count(tasks)
 
         def play(number, belief, arrays):
             experience, belief = self._explore(
@@ -254,7 +256,7 @@ class PEARLAgent(MetaAgent):
                 arrays,
                 experience,
             )
-            return number + 1, belief, arrays
+            return belief, arrays
 
         arrays = tf.nest.map_structure(
             lambda spec: tf.TensorArray(
@@ -264,8 +266,8 @@ class PEARLAgent(MetaAgent):
             ),
             self.collect_policy.trajectory_spec,
         )
-        start = (0, latent_belief.prior(count, self.latent_size), arrays)
-        _, _, arrays = _loop(self.rollouts + 1, play, start)
+        prior = latent_belief.prior(count, self.latent_size)
+        _, arrays = repeat(self.rollouts + 1, play, prior, arrays)
         return tf.nest.map_structure(_by_task, arrays)
 
     def _check_horizon(self, environment):
@@ -279,7 +281,7 @@ class PEARLAgent(MetaAgent):
 
     def _explore(self, environment, tasks, belief, number):
         """Plays the rollout of a number; returns it, and what it tells."""
-        prior = latent_belief.prior(_count(tasks), self.latent_size)
+        prior = latent_belief.prior(row_count(tasks), self.latent_size)
         known = number >= self.prior_rollouts
         guess = tf.nest.map_structure(
             lambda one, other: tf.where(known, one, other), belief, prior
@@ -303,7 +305,7 @@ class PEARLAgent(MetaAgent):
     def returns(self, environment, tasks, rollouts=None):
         self._check_horizon(environment)
         rollouts = self._rollouts_of(rollouts)
-        count = _count(tasks)
+        count = row_count(tasks)
 
         def play(number, belief, returns):
             # By the policy that `adapt()` gives; this is not adapted on.
@@ -312,11 +314,11 @@ class PEARLAgent(MetaAgent):
                 number, rollouts_module.first_returns(measured)
             )
             _, belief = self._explore(environment, tasks, belief, number)
-            return number + 1, belief, returns
+            return belief, returns
 
         returns = tf.TensorArray(tf.float32, rollouts + 1, element_shape=[None])
-        start = (0, latent_belief.prior(count, self.latent_size), returns)
-        _, _, returns = _loop(rollouts + 1, play, start)
+        prior = latent_belief.prior(count, self.latent_size)
+        _, returns = repeat(rollouts + 1, play, prior, returns)
         return tf.transpose(returns.stack())
 
     def rollout_counts(self, environment, rollouts=None):
@@ -343,10 +345,7 @@ class PEARLAgent(MetaAgent):
             experience, _ = collect(tf.repeat(guess, rows, axis=0))
             belief = self._encoder.inferred(belief, *transitions_of(experience))
         # A copy, which does not learn on.
-        actor = self._actor_critic.actor
-        network = actor.copy()
-        for variable, value in zip(network.variables, actor.variables):
-            variable.assign(value)
+        network = self._actor_critic.actor.copy_with_weights()
         return LatentPolicy(
             self.time_step_spec,
             self.action_spec,
@@ -454,13 +453,12 @@ class PEARLAgent(MetaAgent):
         )
         names = ("critic_loss", "actor_loss", "divergence", "temperature")
 
-        def step(number, totals):
+        def step(number, *totals):
+            del number
             found = self._step(*self._draw())
-            totals = [total + found[n] for total, n in zip(totals, names)]
-            return number + 1, totals
+            return [total + found[n] for total, n in zip(totals, names)]
 
-        start = (0, [0.0] * len(names))
-        _, totals = _loop(self.gradient_steps, step, start)
+        totals = repeat(self.gradient_steps, step, *[0.0] * len(names))
         logs = {n: t / self.gradient_steps for n, t in zip(names, totals)}
         loss = logs["critic_loss"]
         loss += self.divergence_weight * logs["divergence"]
@@ -534,24 +532,8 @@ class PEARLAgent(MetaAgent):
         return vectors.joined((observation, latent), self._state_spec())
 
 
-def _count(tasks):
-    leaf = tf.nest.flatten(tasks)[0]
-    return tf.shape(leaf)[0] if leaf.shape[0] is None else leaf.shape[0]
-
-
 def _by_task(array):
     """Returns what was written by rollout, by task and rollout."""
     stacked = array.stack()
     axes = range(2, stacked.shape.rank)
     return tf.transpose(stacked, [1, 0, *axes])
-
-
-def _loop(count, body, start):
-    """Runs `body` in a loop of the graph, so that it is traced once."""
-    return tf.while_loop(
-        lambda number, *_: number < count,
-        body,
-        start,
-        parallel_iterations=1,
-        maximum_iterations=count,
-    )

@@ -9,6 +9,7 @@ from keras_meta.rl import rollouts as rollouts_module
 from keras_meta.rl.advantages import mean
 from keras_meta.rl.environments.trials import Trials
 from keras_meta.rl.environments.trials import returns_by_rollout
+from keras_meta.rl.graph_loop import repeat
 from keras_meta.rl.heads import policy_head
 from keras_meta.rl.meta_agent import MetaAgent
 from keras_meta.rl.outer_updates import ClippedSurrogate
@@ -329,7 +330,7 @@ class RL2Agent(MetaAgent):
         size = rows // self.minibatches
 
         def epoch(number, loss):
-            del loss
+            del number, loss
             # Not `tf.random.shuffle()`, which XLA does not take.
             order = tf.argsort(tf.random.uniform([rows]))
             order = tf.reshape(order, [self.minibatches, size])
@@ -339,12 +340,12 @@ class RL2Agent(MetaAgent):
                 minibatch = tf.nest.map_structure(
                     lambda leaf: tf.gather(leaf, order[part]), batch
                 )
-                return part + 1, self._step(minibatch, variance)
+                return (self._step(minibatch, variance),)
 
-            _, loss = _loop(self.minibatches, step)
-            return number + 1, loss
+            return repeat(self.minibatches, step, 0.0)
 
-        return _loop(self.epochs, epoch)[1]
+        (loss,) = repeat(self.epochs, epoch, 0.0)
+        return loss
 
     def _step(self, batch, variance):
         variables = self.outer_variables
@@ -362,14 +363,3 @@ class RL2Agent(MetaAgent):
         gradients = tape.gradient(loss, [v.value for v in variables])
         self.optimizer.apply(gradients, variables)
         return loss
-
-
-def _loop(count, body):
-    """Runs `body` in a loop of the graph, so that it is traced once."""
-    return tf.while_loop(
-        lambda number, *_: number < count,
-        body,
-        (0, 0.0),
-        parallel_iterations=1,
-        maximum_iterations=count,
-    )

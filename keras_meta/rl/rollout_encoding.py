@@ -10,6 +10,8 @@ from keras_meta import pair
 from keras_meta import ridge_regression
 from keras_meta.rl import heads
 from keras_meta.rl import rollouts
+from keras_meta.rl import vectors
+from keras_meta.rl.rows import choose_rows
 
 
 @keras.saving.register_keras_serializable(package="keras_meta")
@@ -83,7 +85,7 @@ def described(experience, action_spec):
     """
     ended = tf.equal(experience.step_type[:, :-1], time_steps.StepType.LAST)
     happens = 1.0 - tf.cast(ended, tf.float32)[..., None]
-    observation = _flat(tf.nest.flatten(experience.observation))
+    observation = vectors.of_steps(experience.observation)
     numbers = tf.concat(
         [
             observation[:, :-1],
@@ -96,29 +98,10 @@ def described(experience, action_spec):
     return tf.concat([numbers * happens, happens], axis=-1)
 
 
-def _flat(leaves):
-    return tf.concat(
-        [
-            tf.reshape(
-                tf.cast(leaf, tf.float32),
-                [
-                    *tf.unstack(tf.shape(leaf)[:2]),
-                    leaf.shape[2:].num_elements(),
-                ],
-            )
-            for leaf in leaves
-        ],
-        axis=-1,
-    )
-
-
 def _action_numbers(action, spec):
     if spec.dtype.is_integer:
         return tf.one_hot(action, heads.choices(spec))
-    center, reach = heads.bounds(spec)
-    if center is not None:
-        action = (action - center) / reach
-    return _flat([action])
+    return vectors.of_steps(heads.in_units(action, spec))
 
 
 def rollout_encoder(environment, steps=20, units=64, features=4, size=8):
@@ -246,13 +229,7 @@ def rollout_pairs(
         tasks = tf.nest.map_structure(lambda leaf: leaf[:count], tasks)
         # A third of one task, so that chance in rollouts is told from tasks.
         same = tf.random.uniform([count]) < 1 / 3
-        others = tf.nest.map_structure(
-            lambda one, other: tf.where(
-                tf.reshape(same, [-1] + [1] * (one.shape.rank - 1)), one, other
-            ),
-            tasks,
-            others,
-        )
+        others = choose_rows(same, tasks, others)
         alike = tf.maximum(0.0, 1.0 - _distances(tasks, others) / reach)
         x = {
             key: tf.tile(random_rollouts(environment, of, steps), [2, 1, 1])

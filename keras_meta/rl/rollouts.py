@@ -7,6 +7,7 @@ from tf_agents.trajectories import trajectory
 
 from keras_meta import arguments
 from keras_meta.rl.choosing_policy import ChoosingPolicy
+from keras_meta.rl.rows import row_count
 
 
 def collect(environment, policy, tasks, policy_state=None, steps=None):
@@ -29,10 +30,7 @@ def collect(environment, policy, tasks, policy_state=None, steps=None):
     steps = environment.horizon if steps is None else steps
     seed = tf.random.uniform([2], tf.int32.min, tf.int32.max, tf.int32)
     if policy_state is None:
-        rows = tf.nest.flatten(tasks)[0].shape[0]
-        if rows is None:
-            rows = tf.shape(tf.nest.flatten(tasks)[0])[0]
-        policy_state = policy.get_initial_state(rows)
+        policy_state = policy.get_initial_state(row_count(tasks))
     start = environment.start(tasks, seed)
     return _run(
         environment, start, environment.advance, policy, policy_state, steps

@@ -10,6 +10,7 @@ from keras_meta.rl import rollout_encoding
 from keras_meta.rl import rollouts as rollouts_module
 from keras_meta.rl.held_state import HeldState
 from keras_meta.rl.inner_training_agent import InnerTrainingAgent
+from keras_meta.rl.inner_training_agent import refuse_optimizer
 from keras_meta.rl.meta_agent import MetaAgent
 from keras_meta.rl.network_set import NetworkSet
 
@@ -137,12 +138,7 @@ class SimilarTaskAgent(InnerTrainingAgent):
 
     @MetaAgent.optimizer.setter
     def optimizer(self, optimizer):
-        if optimizer is not None:
-            raise ValueError(
-                "`SimilarTaskAgent` trains with the optimizers of its agents. "
-                f"Received: optimizer={optimizer!r}. Give it to the agent "
-                "that `make_agent` makes, and none to `compile()`."
-            )
+        refuse_optimizer(self, optimizer)
 
     @property
     def siamese(self):
@@ -192,14 +188,12 @@ class SimilarTaskAgent(InnerTrainingAgent):
             return tf.tensor_scatter_nd_update(kept, slots[:, None], new)
 
         self._known().write(
-            {
-                "count": known["count"] + count,
-                "rollouts": put(known["rollouts"], seen),
-                "values": [
-                    put(kept, new)
-                    for kept, new in zip(known["values"], trainings.values)
-                ],
-            }
+            count=known["count"] + count,
+            rollouts=put(known["rollouts"], seen),
+            values=[
+                put(kept, new)
+                for kept, new in zip(known["values"], trainings.values)
+            ],
         )
         self.train_step_counter.assign_add(1)
         returns = tf.reduce_mean(trainings.returns, axis=0)
@@ -305,13 +299,7 @@ class SimilarTaskAgent(InnerTrainingAgent):
             seen[number] = examples
             for kept, value in zip(values, training.values()):
                 kept[number] = value
-        self._known().write(
-            {
-                "count": tf.constant(len(names)),
-                "rollouts": seen,
-                "values": values,
-            }
-        )
+        self._known().write(count=len(names), rollouts=seen, values=values)
 
 
 def _check_fit(name, part, found, wanted):

@@ -85,7 +85,8 @@ class SoftActorCritic(tf.Module):
         self.actor = networks.KerasDistributionNetwork(
             state_spec, action_spec, features, head="squashed"
         )
-        self._center, self._reach = heads.bounds(action_spec)
+        self._action_spec = lambda: action_spec
+        _, self._reach = heads.bounds(action_spec)
 
         def critic():
             specs = (state_spec, action_spec)
@@ -193,7 +194,7 @@ class SoftActorCritic(tf.Module):
         Returns:
             Tensor like it.
         """
-        return (action - self._center) / self._reach
+        return heads.in_units(action, self._action_spec())
 
     def follow(self):
         """Moves the targets towards the critics, by `target_rate`."""

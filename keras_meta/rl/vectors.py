@@ -46,6 +46,24 @@ def joined(structure, spec):
     return tf.concat(parts, axis=-1)
 
 
+def of_steps(structure):
+    """Joins what is in a structure to vectors of floats, one for each step.
+
+    Args:
+        structure: Nested structure of tensors `[rows, steps, ...]`.
+
+    Returns:
+        Float tensor `[rows, steps, numbers]`.
+    """
+
+    def flat(leaf):
+        rows, steps = tf.unstack(tf.shape(leaf)[:2])
+        numbers = leaf.shape[2:].num_elements()
+        return tf.reshape(tf.cast(leaf, tf.float32), [rows, steps, numbers])
+
+    return tf.concat([flat(leaf) for leaf in tf.nest.flatten(structure)], -1)
+
+
 def check_takes(name, model, count):
     """Raises a `ValueError` where a model does not take such vectors.
 

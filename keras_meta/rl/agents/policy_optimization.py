@@ -64,20 +64,13 @@ def ppo(
     arguments.check_share("discount", discount)
     arguments.check_share("decay", decay)
     arguments.check_number_from_zero("entropy", entropy)
-    observation = environment.observation_spec()
+    policy, value = _policy_and_value(environment, model, deviation)
     return ppo_clip_agent.PPOClipAgent(
         environment.time_step_spec(),
         environment.action_spec(),
         keras.optimizers.Adam(learning_rate),
-        networks.KerasDistributionNetwork(
-            observation,
-            environment.action_spec(),
-            parts.features(model, observation),
-            deviation=deviation,
-        ),
-        networks.KerasValueNetwork(
-            observation, parts.features(model, observation)
-        ),
+        policy,
+        value,
         importance_ratio_clipping=clip,
         lambda_value=decay,
         discount_factor=discount,
@@ -133,22 +126,30 @@ def reinforce(
     arguments.check_positive_number("learning_rate", learning_rate)
     arguments.check_share("discount", discount)
     arguments.check_number_from_zero("entropy", entropy)
-    observation = environment.observation_spec()
+    policy, value = _policy_and_value(environment, model, deviation)
     return reinforce_agent.ReinforceAgent(
         environment.time_step_spec(),
         environment.action_spec(),
-        networks.KerasDistributionNetwork(
-            observation,
-            environment.action_spec(),
-            parts.features(model, observation),
-            deviation=deviation,
-        ),
+        policy,
         keras.optimizers.Adam(learning_rate),
-        value_network=networks.KerasValueNetwork(
-            observation, parts.features(model, observation)
-        ),
+        value_network=value,
         value_estimation_loss_coef=0.5,
         gamma=discount,
         entropy_regularization=entropy or None,
         train_step_counter=parts.step_counter(),
     )
+
+
+def _policy_and_value(environment, model, deviation):
+    """Returns the networks of an agent on policy."""
+    observation = environment.observation_spec()
+    policy = networks.KerasDistributionNetwork(
+        observation,
+        environment.action_spec(),
+        parts.features(model, observation),
+        deviation=deviation,
+    )
+    value = networks.KerasValueNetwork(
+        observation, parts.features(model, observation)
+    )
+    return policy, value

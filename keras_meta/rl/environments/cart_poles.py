@@ -2,8 +2,8 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta.rl.environments.task_family import GraphTaskFamily
-from keras_meta.rl.environments.task_family import between
 from keras_meta.rl.environments.task_family import bounded
+from keras_meta.rl.environments.task_family import uniform_numbers
 
 # Seconds a step.
 STEP = 0.02
@@ -74,13 +74,8 @@ class CartPoles(GraphTaskFamily):
         )
 
     def draw_tasks(self, count, seed, split):
-        mass, half_length = tf.unstack(
-            tf.random.stateless_uniform([2, count], seed)
-        )
-        return {
-            "mass": between(self.mass, mass),
-            "half_length": between(self.half_length, half_length),
-        }
+        limits = {"mass": self.mass, "half_length": self.half_length}
+        return uniform_numbers(count, seed, limits)
 
     def initial_state(self, tasks, seed):
         count = tf.shape(tasks["mass"])[0]

@@ -12,6 +12,7 @@ from keras_meta.rl.environments import worker_pool
 from keras_meta.rl.environments.task_family import TaskFamily
 from keras_meta.rl.environments.task_family import bounded
 from keras_meta.rl.environments.task_lists import TaskLists
+from keras_meta.rl.rows import row_count
 
 
 class GymnasiumTasks(TaskFamily):
@@ -150,7 +151,7 @@ class GymnasiumTasks(TaskFamily):
             [seed, *leaves],
             [tf.int32, *self._observation_dtypes()],
         )
-        count = tf.shape(leaves[0])[0] if rows is None else rows
+        count = row_count(tasks)
         return moves, time_steps.TimeStep(
             tf.fill([count], time_steps.StepType.FIRST),
             tf.zeros([count]),

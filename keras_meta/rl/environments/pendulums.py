@@ -3,8 +3,8 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta.rl.environments.task_family import GraphTaskFamily
-from keras_meta.rl.environments.task_family import between
 from keras_meta.rl.environments.task_family import bounded
+from keras_meta.rl.environments.task_family import uniform_numbers
 
 # Seconds a step.
 STEP = 0.05
@@ -67,11 +67,8 @@ class Pendulums(GraphTaskFamily):
         )
 
     def draw_tasks(self, count, seed, split):
-        mass, length = tf.unstack(tf.random.stateless_uniform([2, count], seed))
-        return {
-            "mass": between(self.mass, mass),
-            "length": between(self.length, length),
-        }
+        limits = {"mass": self.mass, "length": self.length}
+        return uniform_numbers(count, seed, limits)
 
     def initial_state(self, tasks, seed):
         count = tf.shape(tasks["mass"])[0]

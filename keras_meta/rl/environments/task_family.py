@@ -8,6 +8,8 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as time_steps
 
 from keras_meta import arguments
+from keras_meta.rl.rows import choose_rows
+from keras_meta.rl.rows import row_count
 
 SPLITS = ("train", "validation", "test")
 
@@ -390,9 +392,7 @@ class GraphTaskFamily(TaskFamily):
         )
 
     def start(self, tasks, seed):
-        count = tf.nest.flatten(tasks)[0].shape[0]
-        if count is None:
-            count = tf.shape(tf.nest.flatten(tasks)[0])[0]
+        count = row_count(tasks)
         state = self.initial_state(tasks, seed)
         rows = Rows(
             tasks,
@@ -435,10 +435,8 @@ class GraphTaskFamily(TaskFamily):
 
     def restart(self, carry, time_step, rows):
         seed = carry.seed + tf.constant([0, 1])
-        state = tf.nest.map_structure(
-            lambda anew, old: tf.where(_like(rows, old), anew, old),
-            self.initial_state(carry.tasks, seed),
-            carry.state,
+        state = choose_rows(
+            rows, self.initial_state(carry.tasks, seed), carry.state
         )
         step_type = tf.where(rows, time_steps.StepType.FIRST, carry.step_type)
         carry = carry._replace(
@@ -507,16 +505,24 @@ def bounded(shape, minimum, maximum, dtype=tf.float32, name="action"):
     return tensor_spec.BoundedTensorSpec(shape, dtype, minimum, maximum, name)
 
 
-def between(limits, share):
-    """Returns what lies between two limits, from share 0 to share 1."""
-    lowest, highest = limits
-    return lowest + (highest - lowest) * share
+def uniform_numbers(count, seed, limits):
+    """Draws tasks of several numbers, each of them uniform.
 
+    Args:
+        count: Integer, how many tasks.
+        seed: Tensor `[2]` of int32.
+        limits: Dictionary from names to the lowest and the highest number.
 
-def _like(condition, tensor):
-    """Adds axes to a condition of rows, to choose among rows of `tensor`."""
-    extra = [1] * (tensor.shape.rank - 1)
-    return tf.reshape(condition, [-1, *extra])
+    Returns:
+        Dictionary from the names to tensors `[count]`.
+    """
+    shares = tf.random.stateless_uniform([len(limits), count], seed)
+    return {
+        name: lowest + (highest - lowest) * share
+        for (name, (lowest, highest)), share in zip(
+            limits.items(), tf.unstack(shares)
+        )
+    }
 
 
 def _variables(structure):
