@@ -14,8 +14,9 @@ def conv4(
 ):
     """The network of four convolutional blocks of the few-shot literature.
 
-    Each block is a 3x3 convolution, batch normalization, ReLU, and a halving
-    of the size. What is left is flattened, and a dense layer without
+    Each block is a 3x3 convolution (without a bias, which the normalization
+    would take away again), batch normalization, ReLU, and a halving of the
+    size. What is left is flattened, and a dense layer without
     activation gives the outputs. Relation networks take the feature maps:
     `flatten=False, halvings=2`.
 
@@ -76,13 +77,17 @@ def conv4(
     for block in range(4):
         halving = downsampling if block < halvings else None
         strides = 2 if halving == "strides" else 1
-        x = keras.layers.Conv2D(filters, 3, strides=strides, padding="same")(x)
+        x = keras.layers.Conv2D(
+            filters, 3, strides=strides, padding="same", use_bias=False
+        )(x)
         x = keras.layers.BatchNormalization()(x)
-        x = keras.layers.ReLU()(x)
+        # The largest of rectified numbers is the rectified largest one, of
+        # which there are a quarter.
         if halving == "pooling":
             # Below 16 pixels there is nothing left to pool at the end.
             padding = "same" if min(x.shape[1:3]) < 2 else "valid"
             x = keras.layers.MaxPooling2D(2, padding=padding)(x)
+        x = keras.layers.ReLU()(x)
     if flatten:
         x = keras.layers.Flatten()(x)
     if outputs is not None:

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_meta import fused_normalization
+
 STATISTICS = ("batch", "support", "frozen", "per_step")
 SCALES = ("shared", "per_step")
 
@@ -75,17 +77,29 @@ def batch_statistics(network, enabled, example_weight=None):
     layers = normalization_layers(network)
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
+        layer.momentum = 0.0
+    try:
+        with _called_with(network, enabled, example_weight):
+            yield
+    finally:
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
+
+
+@contextlib.contextmanager
+def _called_with(network, training, example_weight):
+    """Decides `training` and the mask of batch normalization for a call."""
+    layers = normalization_layers(network)
+    for layer in layers:
         # `object` sets it past Keras's tracking of attributes. `__call__`
         # looks `call` up on the layer, in every kind of model.
-        call = _call_with(layer, enabled, example_weight)
+        call = _call_with(layer, training, example_weight)
         object.__setattr__(layer, "call", call)
-        layer.momentum = 0.0
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, momenta):
+        for layer in layers:
             object.__delattr__(layer, "call")
-            layer.momentum = momentum
 
 
 def exact_second_order():
@@ -115,9 +129,29 @@ def _call_with(layer, training, example_weight):
         kwargs["training"] = training
         if training and mask is None and example_weight is not None:
             mask = _example_mask(layer, inputs, example_weight)
+        if training and mask is None:
+            if fused_normalization.can_normalize(layer, inputs):
+                return fused_normalization.normalize_batch(layer, inputs)
         return type(layer).call(layer, inputs, mask=mask, **kwargs)
 
     return call
+
+
+def call_network(network, x, training):
+    """Calls `network` as Keras does, its batch normalization faster.
+
+    Args:
+        network: A `keras.Model`.
+        x: Its input.
+        training: Boolean.
+
+    Returns:
+        What `network(x, training=training)` does.
+    """
+    if not training:
+        return network(x, training=False)
+    with _LOCK, _called_with(network, True, None):
+        return network(x, training=True)
 
 
 def _example_mask(layer, inputs, example_weight):

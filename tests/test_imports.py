@@ -28,6 +28,7 @@ CORE = {
     "divergence",
     "episode",
     "figures",
+    "fused_normalization",
     "inner_loop",
     "losses",
     "metrics",

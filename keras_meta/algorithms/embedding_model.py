@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta import episode
 from keras_meta import export
+from keras_meta import normalization
 from keras_meta.algorithms import class_labels
 from keras_meta.algorithms.adapted_embedding_model import AdaptedEmbeddingModel
 from keras_meta.algorithms.base import EpisodicModel
@@ -212,7 +213,9 @@ class EmbeddingModel(EpisodicModel):
 
         # One pass for both: so batch normalization sees both, and it is fast.
         examples = tf.nest.map_structure(join, support_x, query_x)
-        embeddings = self.network(examples, training=training)
+        embeddings = normalization.call_network(
+            self.network, examples, training
+        )
         embeddings = tf.reshape(embeddings, [tasks, -1, *embeddings.shape[1:]])
         return embeddings[:, :supports], embeddings[:, supports:]
 

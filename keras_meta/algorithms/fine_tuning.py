@@ -3,6 +3,7 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import episode
+from keras_meta import normalization
 from keras_meta.algorithms import class_labels
 from keras_meta.algorithms import dense_heads
 from keras_meta.algorithms.base import check_network
@@ -154,9 +155,9 @@ class FineTuning(Pretraining, InnerLoopModel):
 
     def answer_examples(self, x, training):
         if self.ways is None:
-            return self.network(x, training=training)
+            return normalization.call_network(self.network, x, training)
         check_has_head(self)
-        embeddings = self.embedding(x, training=training)
+        embeddings = normalization.call_network(self.embedding, x, training)
         return self.pretraining_head(tf.cast(embeddings, self.variable_dtype))
 
     def train_step(self, data):

@@ -2,6 +2,7 @@ import keras
 import tensorflow as tf
 
 from keras_meta import arguments
+from keras_meta import normalization
 from keras_meta import ridge_regression
 from keras_meta.algorithms.amortized_model import weighted_mean
 from keras_meta.algorithms.class_labels import class_means
@@ -131,7 +132,7 @@ class FrozenRepresentation(Pretraining, LinearHeadModel):
 
     def answer_examples(self, x, training):
         check_has_head(self)
-        embeddings = self.network(x, training=training)
+        embeddings = normalization.call_network(self.network, x, training)
         embeddings = tf.cast(embeddings, self.variable_dtype)
         if self.classifier != "cosine":
             return self.pretraining_head(embeddings)

@@ -8,6 +8,7 @@ from keras_meta import arguments
 from keras_meta import calibration
 from keras_meta import distances
 from keras_meta import episode
+from keras_meta import normalization
 from keras_meta import pair
 from keras_meta.algorithms.class_labels import class_shares
 from keras_meta.algorithms.embedding_model import concatenate
@@ -124,7 +125,7 @@ class SiameseNetwork(MetricModel):
             pair.check(x)
             return self._answer_pairs(x, training)
         if kind == "examples":
-            return self.network(x, training=training)
+            return normalization.call_network(self.network, x, training)
         return super().call(x, training)
 
     def score(self, support, labels, weight, queries, training):
@@ -282,7 +283,9 @@ class SiameseNetwork(MetricModel):
             x[pair.FIRST],
             x[pair.SECOND],
         )
-        embeddings = self.network(examples, training=training)
+        embeddings = normalization.call_network(
+            self.network, examples, training
+        )
         embeddings = tf.cast(embeddings, self.variable_dtype)
         first, second = tf.split(embeddings, 2)
         if self.head == "verification":

@@ -161,5 +161,17 @@ def _make_each(starts, make, count):
     make_from = tf.autograph.experimental.do_not_convert(
         lambda first_episode: make(first_episode, int(count))
     )
-    dataset = starts.map(make_from, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return ahead(starts.map(make_from, num_parallel_calls=tf.data.AUTOTUNE))
+
+
+def ahead(dataset):
+    """Returns a data set that makes its elements before they are asked for.
+
+    What `tf.data` tunes by itself it leaves as it is. Its tuner sleeps for
+    ever longer, 20 ms, 40 ms and so on, and an iterator is deleted only when
+    the tuner wakes up: each `fit()` would wait at its end for up to as long
+    as it took.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_meta import arguments
 from keras_meta import episode
 from keras_meta.episodes import labeled_examples
+from keras_meta.episodes import meta_batches
 
 
 def examples(x, y, classes=None, held_out=None, batch_size=64, seed=0):
@@ -78,8 +79,8 @@ def examples(x, y, classes=None, held_out=None, batch_size=64, seed=0):
     def gather(positions, labels):
         return labeled_examples.gather(x, positions), labels
 
-    batches = order.batch(batch_size).map(gather, tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    batches = order.batch(batch_size)
+    return meta_batches.ahead(batches.map(gather, tf.data.AUTOTUNE))
 
 
 def pooled(episodes):

@@ -186,3 +186,9 @@ def test_the_protocol_tells_other_settings_apart():
     ]
     assert len(set(found)) == len(settings)
     assert not any(" at 0x" in text for text in found)
+
+
+def test_an_iterator_is_deleted_without_waiting_for_a_tuner():
+    # Timings do not belong in tests; that there is no tuner does.
+    dataset = episodes.sinusoids(episodes=10)
+    assert dataset.options().autotune.enabled is False
