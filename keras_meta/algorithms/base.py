@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_meta import arguments
+from keras_meta import compiled_loop
 from keras_meta import episode
 from keras_meta import export
 from keras_meta import inner_loop
@@ -160,8 +161,26 @@ class EpisodicModel(keras.Model):
         if self._distribute_strategy is None and self.optimizer is not None:
             if not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
-        super().make_train_function(force)
+        if self.train_function is None or force:
+            super().make_train_function(force)
+            self.train_function = self._loop_compiled(self.train_function)
         return self.train_function
+
+    def _loop_compiled(self, function):
+        """Lets XLA compile the loop over the steps of an execution, too."""
+        count = self.steps_per_execution
+        if count == 1 or not self.jit_compile or self.run_eagerly:
+            return function
+        if self._distribute_strategy is not None:
+            return function
+        looped = compiled_loop.make(self.train_step, count)
+
+        def train_function(iterator):
+            if compiled_loop.can_loop(iterator, count):
+                return looped(iterator)
+            return function(iterator)
+
+        return train_function
 
     def _build_metrics(self, x, y):
         """Creates the variables of compiled metrics, as of the optimizer.
