@@ -129,3 +129,27 @@ def test_networks_of_images_are_normalized_in_one_operation():
     kinds = {operation.type for operation in graph.get_operations()}
     inner = {node.op for f in graph._functions.values() for node in f.node_def}
     assert "FusedBatchNormV3" in kinds | inner
+
+
+def test_the_gradient_of_the_gradient_has_one_too():
+    x, scale, offset = tensors()
+
+    def third(normalize):
+        with tf.GradientTape() as outermost:
+            outermost.watch([x, scale])
+            with tf.GradientTape() as outer:
+                outer.watch([x, scale])
+                with tf.GradientTape() as inner:
+                    inner.watch([x, scale])
+                    y, _, _ = normalize(x, scale, offset, 1e-3)
+                    value = weigh(y)
+                value = weigh(*inner.gradient(value, [x, scale]))
+            value = weigh(*outer.gradient(value, [x, scale]))
+        return outermost.gradient(value, [x, scale])
+
+    one, other = (
+        third(fused_normalization._normalize),
+        third(normalized_in_parts),
+    )
+    for gradient, expected in zip(one, other):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-3)
