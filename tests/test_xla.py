@@ -1,7 +1,9 @@
+import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
-import keras_meta  # noqa: F401  (registers the gradient)
+import keras_meta
 
 
 def second_order_through_a_slice(x):
@@ -30,3 +32,32 @@ def test_second_order_through_slices_under_xla():
 
 def test_registering_twice_does_no_harm():
     keras_meta.xla.register_slice_gradient()
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({"steps_per_execution": 10}, True),
+        ({}, False),
+        ({"steps_per_execution": 10, "jit_compile": False}, False),
+        ({"steps_per_execution": 10, "run_eagerly": True}, False),
+        ({"jit_compile": True}, True),
+    ],
+)
+def test_auto_is_xla_for_many_steps_of_dense_networks(settings, expected):
+    model = keras_meta.MAML(keras_meta.backbones.mlp(), 1, 0.1)
+    model.compile("adam", "mse", **settings)
+    assert model.jit_compile is expected
+
+
+def test_auto_is_not_xla_for_convolutions_nor_tasks_one_by_one():
+    network = keras_meta.backbones.conv4((8, 8, 1), outputs=2, filters=4)
+    for model in (
+        keras_meta.MAML(network, 1, 0.1),
+        keras_meta.MAML(
+            keras_meta.backbones.mlp(), 1, 0.1, task_mapping="sequential"
+        ),
+    ):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, steps_per_execution=10)
+        assert model.jit_compile is False

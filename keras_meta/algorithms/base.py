@@ -208,7 +208,7 @@ class EpisodicModel(keras.Model):
         return [self._compile_metrics]
 
     def fit(self, *args, **kwargs):
-        given = _named_arguments(keras.Model.fit, self, args, kwargs)
+        given = named_arguments(keras.Model.fit, self, args, kwargs)
         self._check_data(given, "steps_per_epoch")
         x, y, weight = keras.utils.unpack_x_y_sample_weight(
             given.get("validation_data")
@@ -225,24 +225,24 @@ class EpisodicModel(keras.Model):
     def evaluate(self, *args, **kwargs):
         # `fit()` hands its validation data on, checked already.
         if "_use_cached_eval_dataset" not in kwargs:
-            given = _named_arguments(keras.Model.evaluate, self, args, kwargs)
+            given = named_arguments(keras.Model.evaluate, self, args, kwargs)
             self._check_data(given, "steps")
         return super().evaluate(*args, **kwargs)
 
     def predict(self, *args, **kwargs):
-        given = _named_arguments(keras.Model.predict, self, args, kwargs)
+        given = named_arguments(keras.Model.predict, self, args, kwargs)
         self._check_data(given, "steps", labeled=False)
         return super().predict(*args, **kwargs)
 
     def train_on_batch(self, *args, **kwargs):
         self._check_data(
-            _named_arguments(keras.Model.train_on_batch, self, args, kwargs)
+            named_arguments(keras.Model.train_on_batch, self, args, kwargs)
         )
         return super().train_on_batch(*args, **kwargs)
 
     def test_on_batch(self, *args, **kwargs):
         self._check_data(
-            _named_arguments(keras.Model.test_on_batch, self, args, kwargs)
+            named_arguments(keras.Model.test_on_batch, self, args, kwargs)
         )
         return super().test_on_batch(*args, **kwargs)
 
@@ -474,7 +474,7 @@ def _array(labels):
     return np.asarray(labels) if is_list and not np.ndim(leaves[0]) else labels
 
 
-def _named_arguments(method, model, args, kwargs):
+def named_arguments(method, model, args, kwargs):
     """Returns the arguments of a call by name, without `self`."""
     bound = inspect.signature(method).bind(model, *args, **kwargs)
     given = dict(bound.arguments)

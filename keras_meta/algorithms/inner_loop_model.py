@@ -13,8 +13,10 @@ from keras_meta import inner_loop
 from keras_meta import normalization
 from keras_meta import per_step_normalization
 from keras_meta import task_mapping as task_mapping_module
+from keras_meta import xla
 from keras_meta.algorithms import network_copy
 from keras_meta.algorithms.base import EpisodicModel
+from keras_meta.algorithms.base import named_arguments
 from keras_meta.algorithms.base import unscale
 from keras_meta.algorithms.query_metrics import QueryMetrics
 from keras_meta.update_rules.gradient_descent import rule_or_descent
@@ -157,7 +159,16 @@ class InnerLoopModel(EpisodicModel):
 
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         _check_reduction("loss", loss)
-        super().compile(optimizer, loss, *args, **kwargs)
+        given = named_arguments(
+            keras.Model.compile, self, (optimizer, loss, *args), kwargs
+        )
+        if given.get("jit_compile", "auto") == "auto":
+            steps = given.get("steps_per_execution", 1)
+            if not given.get("run_eagerly") and xla.is_faster(
+                self.network, self._mapping(), steps
+            ):
+                given["jit_compile"] = True
+        super().compile(**given)
         for metrics in self.query_metrics:
             metrics.follow(self._compile_metrics)
 
