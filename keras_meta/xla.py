@@ -32,17 +32,19 @@ def register_slice_gradient():
         pass
 
 
-def is_faster(network, mapping, steps_per_execution):
+def is_faster(network, mapping, inner_steps, steps_per_execution):
     """Whether XLA is what `jit_compile="auto"` should mean on a CPU.
 
     Keras takes it where there is a GPU, and nowhere else. Networks of dense
     layers alone, whose tasks run side by side, are faster with it on a CPU,
     too, and take some seconds longer to start. Who wants several steps in each
-    execution means to take many.
+    execution means to take many. It takes minutes to compile dozens of inner
+    steps.
 
     Args:
         network: A `keras.Model`.
         mapping: String, how tasks are run: `"vectorized"` or `"sequential"`.
+        inner_steps: Integer, of the model.
         steps_per_execution: Integer, of `compile()`.
 
     Returns:
@@ -53,4 +55,5 @@ def is_faster(network, mapping, steps_per_execution):
         getattr(layer, "supports_jit", True)
         for layer in network._flatten_layers()
     )
-    return there and mapping == "vectorized" and steps_per_execution > 1
+    dense = mapping == "vectorized"
+    return there and dense and inner_steps <= 10 and steps_per_execution > 1

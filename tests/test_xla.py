@@ -50,13 +50,14 @@ def test_auto_is_xla_for_many_steps_of_dense_networks(settings, expected):
     assert model.jit_compile is expected
 
 
-def test_auto_is_not_xla_for_convolutions_nor_tasks_one_by_one():
+def test_auto_is_not_xla_where_that_is_slow():
     network = keras_meta.backbones.conv4((8, 8, 1), outputs=2, filters=4)
     for model in (
         keras_meta.MAML(network, 1, 0.1),
         keras_meta.MAML(
             keras_meta.backbones.mlp(), 1, 0.1, task_mapping="sequential"
         ),
+        keras_meta.MAML(keras_meta.backbones.mlp(), 11, 0.1),
     ):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("adam", loss, steps_per_execution=10)

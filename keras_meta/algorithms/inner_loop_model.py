@@ -165,7 +165,7 @@ class InnerLoopModel(EpisodicModel):
         if given.get("jit_compile", "auto") == "auto":
             steps = given.get("steps_per_execution", 1)
             if not given.get("run_eagerly") and xla.is_faster(
-                self.network, self._mapping(), steps
+                self.network, self._mapping(), self.inner_steps, steps
             ):
                 given["jit_compile"] = True
         super().compile(**given)
