@@ -114,7 +114,8 @@ class SavedModel:
 
     def __init__(self, model, case, folder):
         model.export(folder, verbose=False)
-        self.answer = tf.saved_model.load(folder).adapt_and_predict
+        # Its variables are there as long as it is.
+        self.loaded = tf.saved_model.load(folder)
         data = cases.data(case)
         names = ("support_x", "support_y", "query_x")
         self.tasks = [
@@ -124,11 +125,13 @@ class SavedModel:
         self.count = 0
 
     def check(self):
-        return 0.0, [self.answer(*self.tasks[0]).numpy()[0]]
+        return 0.0, [self.loaded.adapt_and_predict(*self.tasks[0]).numpy()[0]]
 
     def run(self, steps, blocks):
         return clock.durations(self.step, steps, blocks)
 
     def step(self):
         self.count += 1
-        self.answer(*self.tasks[self.count % len(self.tasks)]).numpy()
+        self.loaded.adapt_and_predict(
+            *self.tasks[self.count % len(self.tasks)]
+        ).numpy()

@@ -1,9 +1,10 @@
 """One contestant in a process of its own, which runs when it is told to.
 
 The first argument is a JSON object: the case, the contestant, the number of
-threads and a folder. The answers are JSON objects, one a line: first what
-came of the start, then, for each line `{"seconds": ...}` that is read, the
-milliseconds a step in each of the blocks that were run.
+threads, the gigabytes it may take, and a folder. The answers are JSON objects,
+one a line: first what came of the start, then, for each line
+`{"seconds": ...}` that is read, the milliseconds a step in each of the blocks
+that were run.
 """
 
 import importlib
@@ -99,6 +100,9 @@ def main():
 
     order = json.loads(sys.argv[1])
     case, folder = order["case"], order["folder"]
+    # Better to fail than to take the memory of the whole machine.
+    limit = int(order["memory"] * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     file, settings = parse(order["contestant"])
     module = importlib.import_module(f"contestants.{file}")
     set_threads(order["threads"])

@@ -1,0 +1,217 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
+# Where PyTorch and higher are, if not here.
+PEERS_PYTHON = os.environ.get("PEERS_PYTHON", sys.executable)
+TINY = {"tasks": 2, "width": 4, "queries": 2}
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    import speed
+
+    return speed
+
+
+@pytest.fixture
+def peer():
+    """Skips where the peers are not installed."""
+    command = [PEERS_PYTHON, "-c", "import torch, higher"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(done.stderr.splitlines()[-1])
+
+
+def arguments_for(speed, output, *given):
+    return speed.parse_arguments(
+        [
+            "--rounds=2",
+            "--seconds=0.01",
+            "--threads=1",
+            f"--peers-python={PEERS_PYTHON}",
+            f"--output={output}",
+            *given,
+        ]
+    )
+
+
+def run(speed, name, changes, contestants, tmp_path):
+    case = {**speed.cases.CASES[name], **changes}
+    arguments = arguments_for(speed, tmp_path)
+    return speed.run_case(name, case, contestants, arguments)
+
+
+def test_measures_side_by_side(tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            FOLDER / "speed.py",
+            "--rounds=1",
+            "--seconds=0.01",
+            "--cases",
+            "sinusoids-1-second",
+            f"--set={json.dumps(TINY)}",
+            f"--output={tmp_path}",
+            f"--peers-python={tmp_path / 'nothing'}",
+            "--contestants",
+            "keras_meta steps_per_execution=4",
+            "by_hand",
+            "keras_meta task_mapping=nonsense",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "speed.json").read_text())
+    (part,) = report["cases"]
+    ours, by_hand, wrong = part["rows"]
+    assert ours["error"] < 1e-5 and by_hand["error"] < 1e-5
+    assert by_hand["tasks_a_second"] == pytest.approx(
+        2000 / by_hand["milliseconds"]
+    )
+    ratio, least, largest = by_hand["ratios"][ours["contestant"]]
+    assert 0 < least <= ratio <= largest
+    # One that fails does not stop the others.
+    assert "nonsense" in wrong["failure"]
+    text = (tmp_path / "speed.md").read_text()
+    assert f"| {wrong['contestant']} | failed: " in text
+    assert report["machine"]["keras_meta"]
+
+
+TENSORFLOW = ["keras_meta", "plain_tensorflow", "by_hand"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "omniglot-1-second",
+        "sinusoids-5-first",
+        "prototypical",
+        "reptile",
+        "answer-omniglot",
+    ],
+)
+def test_contestants_agree(speed, tmp_path, name):
+    names = TENSORFLOW
+    if name.startswith("answer"):
+        names = ["keras_meta", "by_hand"]
+    changes = {"width": 4, "queries": 2}
+    if name == "prototypical":
+        changes["ways"] = 5
+    else:
+        changes["tasks"] = 1 if name.startswith("answer") else 2
+    part = run(speed, name, changes, names, tmp_path)
+    rows = {row["contestant"]: row for row in part["rows"]}
+    for contestant in names:
+        row = rows[contestant]
+        assert row["failure"] is None
+        assert row["error"] < speed.TOLERANCE, contestant
+    if "omniglot" in name:
+        assert 0 < rows["keras_meta"]["share_of_limit"]
+
+
+@pytest.mark.parametrize(
+    "name, names",
+    [
+        ("omniglot-1-second", ["torch_loop", "torch_vmap", "higher"]),
+        ("omniglot-5-first", ["torch_loop", "torch_vmap", "higher"]),
+        ("sinusoids-5-second", ["torch_loop", "torch_vmap", "higher"]),
+        ("prototypical", ["torch"]),
+        ("reptile", ["torch", "torch fused=true"]),
+        ("answer-omniglot", ["torch_loop"]),
+        ("answer-sinusoids", ["torch_loop"]),
+    ],
+)
+def test_peers_agree(speed, peer, tmp_path, name, names):
+    changes = {"width": 4, "queries": 2, "alone": ()}
+    if name == "prototypical":
+        changes["ways"] = 5
+    elif not name.startswith("answer"):
+        changes["tasks"] = 2
+    part = run(speed, name, changes, names, tmp_path)
+    for row in part["rows"]:
+        assert row["failure"] is None
+        if row["contestant"] in names:
+            assert row["error"] < speed.TOLERANCE, row["contestant"]
+
+
+def test_wrong_gradient_has_no_ratio(speed):
+    case = speed.cases.CASES["sinusoids-1-second"]
+    reference = 1.0, [np.ones(4), np.ones(4)]
+    # One number of four, as where a ReLU has turned, and all of them.
+    turned = 1.0, [np.ones(4), np.array([1.0, 1.0, 1.0, 1.1])]
+    wrong = 1.0, [np.ones(4), np.ones(4) + 1e-3]
+    assert speed.errors_of(case, turned, reference)["error"] == 0.0
+    error = speed.errors_of(case, wrong, reference)["error"]
+    assert error == pytest.approx(1e-3)
+    other_loss = 1.001, reference[1]
+    errors = speed.errors_of(case, other_loss, reference)
+    assert errors["error"] == pytest.approx(1e-3)
+    result = {
+        "times": [[2.0, 2.0], [4.0]],
+        "first_step": 1.0,
+        "peak_memory": 100.0,
+    }
+    results = {
+        "keras_meta": {**result, "error": 1e-7},
+        "by_hand": {**result, "times": [[1.0], [4.0]], "error": 1e-7},
+        "higher": {**result, "error": error},
+    }
+    ours, by_hand, wrong = speed.rows_of(case, results)
+    assert by_hand["ratios"] == {"keras_meta": [0.75, 0.5, 1.0]}
+    assert "ratios" not in wrong
+    assert "**wrong**" in speed.table(case, [ours, by_hand, wrong])
+
+
+def test_arithmetic_is_counted(speed):
+    case = {
+        **speed.cases.CASES["sinusoids-1-first"],
+        "width": 1,
+        "shots": 1,
+        "queries": 0,
+    }
+    # Three layers of one multiply-add: forward, to the weights, and to the
+    # inputs of all but the first.
+    assert speed.cases.multiply_adds(case) == 2 * 8
+    second = {**case, "first_order": False}
+    assert speed.cases.multiply_adds(second) == 2 * (8 + 14)
+    omniglot = speed.cases.CASES["omniglot-1-second"]
+    assert speed.cases.multiply_adds(omniglot) == pytest.approx(5.2e9, rel=0.01)
+
+
+def test_sweep_judges_choices(speed, tmp_path):
+    sweep = speed.sweep
+    name = "sinusoids-inner_steps-1"
+    case = sweep.CASES[name]
+    ours, peer, *choices = case["contestants"]
+    assert len(choices) == 4
+    rows = [
+        {"contestant": ours, "milliseconds": 2.0},
+        {"contestant": peer, "milliseconds": 3.0},
+        *(
+            {"contestant": choice, "milliseconds": time}
+            for choice, time in zip(choices, (1.0, 2.0, None, 4.0))
+        ),
+    ]
+    text = sweep.summarize([{"settings": case, "rows": rows}], tmp_path)
+    assert "| sinusoids | inner_steps | 1 | 2 | 3 | 1.50 |" in text
+    assert "| 1 | 2 | failed | 4 | 2.00 **too slow** |" in text
+    assert (tmp_path / "speed_sinusoids.png").stat().st_size
+
+
+def test_names_what_there_is(speed, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        arguments_for(speed, tmp_path, "--cases", "nonsense")
+    assert "no case 'nonsense'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        arguments_for(speed, tmp_path, "--contestants", "nonsense")
+    assert "no contestant 'nonsense'" in capsys.readouterr().err
