@@ -119,8 +119,7 @@ def errors_of(case, found, reference):
     turns its ReLU, which moves the gradient of its channel by up to 1e-3. A
     mistake in the mathematics moves all numbers. So the distance that counts
     is the median over the numbers of an array, relative to its root mean
-    square; or to a hundredth of that of all numbers together, where an array
-    has next to nothing in it but rounding.
+    square.
 
     Returns:
         A dictionary: `error`, the largest of those, and `distance`, the length
@@ -132,9 +131,8 @@ def errors_of(case, found, reference):
         np.concatenate([np.ravel(array) for array in one])
         for one in (arrays, right)
     )
-    floor = 0.01 * _size(every_right)
     errors = [
-        np.median(np.abs(one - other)) / max(_size(other), floor)
+        np.median(np.abs(one - other)) / _size(other)
         for one, other in zip(arrays, right, strict=True)
     ]
     if case["algorithm"] in ("maml", "prototypical"):

@@ -217,9 +217,9 @@ def compared(case, arrays):
     """Returns the arrays that all must agree on.
 
     The biases of convolutions have no effect before batch normalization. Their
-    gradient is rounding alone, of which Adam makes steps of full size.
+    gradient is rounding alone, of which Adam would make steps of full size.
     """
-    if case["algorithm"] != "reptile":
+    if case["algorithm"] == "answer" or not is_image(case):
         return list(arrays)
     is_bias = [number < 16 and number % 4 == 1 for number in range(len(arrays))]
     return [array for array, left_out in zip(arrays, is_bias) if not left_out]

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import pathlib
@@ -10,7 +11,6 @@ import pytest
 FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 # Where PyTorch and higher are, if not here.
 PEERS_PYTHON = os.environ.get("PEERS_PYTHON", sys.executable)
-TINY = {"tasks": 2, "width": 4, "queries": 2}
 
 
 @pytest.fixture
@@ -21,32 +21,28 @@ def speed(monkeypatch):
     return speed
 
 
-@pytest.fixture
-def peer():
-    """Skips where the peers are not installed."""
-    command = [PEERS_PYTHON, "-c", "import torch, higher"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(done.stderr.splitlines()[-1])
-
-
 def arguments_for(speed, output, *given):
-    return speed.parse_arguments(
-        [
-            "--rounds=2",
-            "--seconds=0.01",
-            "--threads=1",
-            f"--peers-python={PEERS_PYTHON}",
-            f"--output={output}",
-            *given,
-        ]
-    )
+    return speed.parse_arguments([f"--output={output}", *given])
 
 
-def run(speed, name, changes, contestants, tmp_path):
-    case = {**speed.cases.CASES[name], **changes}
-    arguments = arguments_for(speed, tmp_path)
-    return speed.run_case(name, case, contestants, arguments)
+def small(name):
+    """Returns a case that takes seconds."""
+    import speed
+
+    case = {**speed.cases.CASES[name], "width": 4, "queries": 2}
+    if name == "prototypical":
+        case["ways"] = 5
+    elif not name.startswith("answer"):
+        case["tasks"] = 2
+    return {**case, **case.get("check", {})}
+
+
+def made(contestant, case, folder):
+    from contestants import worker
+
+    file, settings = worker.parse(contestant)
+    module = importlib.import_module(f"contestants.{file}")
+    return module.make(case, str(folder), **settings)
 
 
 def test_measures_side_by_side(tmp_path):
@@ -58,7 +54,7 @@ def test_measures_side_by_side(tmp_path):
             "--seconds=0.01",
             "--cases",
             "sinusoids-1-second",
-            f"--set={json.dumps(TINY)}",
+            '--set={"tasks": 2, "width": 4}',
             f"--output={tmp_path}",
             f"--peers-python={tmp_path / 'nothing'}",
             "--contestants",
@@ -87,9 +83,6 @@ def test_measures_side_by_side(tmp_path):
     assert report["machine"]["keras_meta"]
 
 
-TENSORFLOW = ["keras_meta", "plain_tensorflow", "by_hand"]
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -101,47 +94,70 @@ TENSORFLOW = ["keras_meta", "plain_tensorflow", "by_hand"]
     ],
 )
 def test_contestants_agree(speed, tmp_path, name):
-    names = TENSORFLOW
+    case = small(name)
+    names = ["keras_meta", "plain_tensorflow", "by_hand"]
     if name.startswith("answer"):
-        names = ["keras_meta", "by_hand"]
-    changes = {"width": 4, "queries": 2}
-    if name == "prototypical":
-        changes["ways"] = 5
-    else:
-        changes["tasks"] = 1 if name.startswith("answer") else 2
-    part = run(speed, name, changes, names, tmp_path)
-    rows = {row["contestant"]: row for row in part["rows"]}
+        names.remove("plain_tensorflow")
+    reference = made("reference", case, tmp_path).check()
     for contestant in names:
-        row = rows[contestant]
-        assert row["failure"] is None
-        assert row["error"] < speed.TOLERANCE, contestant
-    if "omniglot" in name:
-        assert 0 < rows["keras_meta"]["share_of_limit"]
+        found = made(contestant, case, tmp_path).check()
+        errors = speed.errors_of(case, found, reference)
+        assert errors["error"] < speed.TOLERANCE, contestant
 
 
-@pytest.mark.parametrize(
-    "name, names",
-    [
-        ("omniglot-1-second", ["torch_loop", "torch_vmap", "higher"]),
-        ("omniglot-5-first", ["torch_loop", "torch_vmap", "higher"]),
-        ("sinusoids-5-second", ["torch_loop", "torch_vmap", "higher"]),
-        ("prototypical", ["torch"]),
-        ("reptile", ["torch", "torch fused=true"]),
-        ("answer-omniglot", ["torch_loop"]),
-        ("answer-sinusoids", ["torch_loop"]),
-    ],
-)
-def test_peers_agree(speed, peer, tmp_path, name, names):
-    changes = {"width": 4, "queries": 2, "alone": ()}
-    if name == "prototypical":
-        changes["ways"] = 5
-    elif not name.startswith("answer"):
-        changes["tasks"] = 2
-    part = run(speed, name, changes, names, tmp_path)
-    for row in part["rows"]:
-        assert row["failure"] is None
-        if row["contestant"] in names:
-            assert row["error"] < speed.TOLERANCE, row["contestant"]
+# What `PEERS_PYTHON` runs: the check of each pair of a case and a contestant.
+PEER_CHECKS = """
+import json, sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+import importlib, torch, higher
+from contestants import worker
+for number, (case, name) in enumerate(json.load(open(sys.argv[2]))):
+    file, settings = worker.parse(name)
+    module = importlib.import_module(f"contestants.{file}")
+    contestant = module.make(case, "", **settings)
+    loss, arrays = contestant.check()
+    assert all(time > 0 for time in contestant.run(1, 2))
+    np.savez(f"{sys.argv[3]}/{number}.npz", loss, *arrays)
+"""
+
+
+def test_peers_agree(speed, tmp_path):
+    functional = ["torch_loop", "torch_vmap", "higher"]
+    pairs = [
+        (name, contestant)
+        for name, contestants in {
+            "omniglot-1-second": functional,
+            "omniglot-5-first": functional,
+            "sinusoids-5-second": functional,
+            "prototypical": ["torch"],
+            "reptile": ["torch", "torch fused=true"],
+            "answer-omniglot": ["torch_loop"],
+            "answer-sinusoids": ["torch_loop"],
+        }.items()
+        for contestant in contestants
+    ]
+    order = tmp_path / "pairs.json"
+    order.write_text(json.dumps([(small(one), other) for one, other in pairs]))
+    done = subprocess.run(
+        [PEERS_PYTHON, "-c", PEER_CHECKS, FOLDER, order, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if "ModuleNotFoundError" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    references = {
+        name: made("reference", small(name), tmp_path).check()
+        for name, _ in pairs
+    }
+    for number, (name, contestant) in enumerate(pairs):
+        with np.load(tmp_path / f"{number}.npz") as file:
+            loss, *arrays = [file[key] for key in file.files]
+        found = float(loss), arrays
+        errors = speed.errors_of(small(name), found, references[name])
+        assert errors["error"] < speed.TOLERANCE, (name, contestant)
 
 
 def test_wrong_gradient_has_no_ratio(speed):
