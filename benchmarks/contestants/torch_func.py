@@ -12,7 +12,7 @@ from contestants.torch_loop import mean_over_tasks
 
 
 def make(case, folder, vectorized=False, compiled=False):
-    network = torch_networks.make_network(case, vectorized)
+    network = torch_networks.make_network(case)
     weights = dict(network.named_parameters())
     loss_function = torch_networks.loss_of(case)
 

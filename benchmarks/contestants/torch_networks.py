@@ -10,26 +10,7 @@ from contestants import cases
 EPSILON = 0.001
 
 
-class BatchStatistics(nn.Module):
-    """Batch normalization by hand.
-
-    Under `vmap`, the second derivative of PyTorch's own is off by 1e-3.
-    """
-
-    def __init__(self, width):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x):
-        axes = (0, 2, 3)
-        mean = x.mean(axes, keepdim=True)
-        variance = (x - mean).square().mean(axes, keepdim=True)
-        factor = torch.rsqrt(variance + EPSILON) * self.weight[:, None, None]
-        return (x - mean) * factor + self.bias[:, None, None]
-
-
-def make_network(case, normalization_by_hand=False):
+def make_network(case):
     """Returns a network with the weights of the case."""
     width, outputs = case["width"], cases.outputs(case)
     layers = []
@@ -38,14 +19,9 @@ def make_network(case, normalization_by_hand=False):
         channels = 1
         for _ in range(4):
             layers.append(nn.Conv2d(channels, width, 3, padding=1))
-            if normalization_by_hand:
-                layers.append(BatchStatistics(width))
-            else:
-                layers.append(
-                    nn.BatchNorm2d(
-                        width, EPSILON, 0.01, track_running_stats=moves
-                    )
-                )
+            layers.append(
+                nn.BatchNorm2d(width, EPSILON, 0.01, track_running_stats=moves)
+            )
             layers += [nn.ReLU(), nn.MaxPool2d(2)]
             channels = width
         layers.append(nn.Flatten())
