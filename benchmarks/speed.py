@@ -27,7 +27,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import contestants
 import numpy as np
@@ -35,9 +34,12 @@ import sweep
 from contestants import cases
 
 HERE = pathlib.Path(__file__).resolve().parent
-# How far a loss or a gradient may be from that in double precision.
+# How far a loss or a gradient may be from that of the first contestant, in
+# double precision; and how far a loss in single precision.
 TOLERANCE = 1e-4
+LOSS_TOLERANCE = 1e-3
 LIMIT = "matrix_product"
+REFERENCE = "by_hand"
 
 
 class ContestantError(Exception):
@@ -112,39 +114,25 @@ class Worker:
         self.folder.cleanup()
 
 
-def errors_of(case, found, reference):
+def error_of(case, found, reference):
     """Returns how far a loss and gradients are from those of the reference.
 
-    Among millions of units there is always one so near to zero that rounding
-    turns its ReLU, which moves the gradient of its channel by up to 1e-3. A
-    mistake in the mathematics moves all numbers. So the distance that counts
-    is the median over the numbers of an array, relative to its root mean
-    square.
-
-    Returns:
-        A dictionary: `error`, the largest of those, and `distance`, the length
-        of the difference of all gradients, relative to theirs.
+    The largest distance of an array, relative to its length.
     """
     (loss, arrays), (right_loss, right) = found, reference
     arrays, right = cases.compared(case, arrays), cases.compared(case, right)
-    every, every_right = (
-        np.concatenate([np.ravel(array) for array in one])
-        for one in (arrays, right)
-    )
     errors = [
-        np.median(np.abs(one - other)) / _size(other)
+        np.linalg.norm(one - other) / np.linalg.norm(other)
         for one, other in zip(arrays, right, strict=True)
     ]
-    if case["algorithm"] in ("maml", "prototypical"):
+    if has_query_loss(case):
         errors.append(abs(loss - right_loss) / abs(right_loss))
-    return {
-        "error": float(max(errors)),
-        "distance": float(_size(every - every_right) / _size(every_right)),
-    }
+    return float(max(errors))
 
 
-def _size(array):
-    return np.sqrt(np.mean(np.square(array)))
+def has_query_loss(case):
+    """Whether the loss of an outer step is the same for all contestants."""
+    return case["algorithm"] in ("maml", "prototypical")
 
 
 def measure_case(case, names, arguments, say):
@@ -156,24 +144,10 @@ def measure_case(case, names, arguments, say):
         `failure`, why there is nothing.
     """
     results = {name: {"times": []} for name in names}
-    reference = None
+    compare(case, results, arguments, say)
     with closing_workers() as workers:
-        with contextlib.suppress(KeyError):
-            start("reference", case, {"reference": {}}, workers, arguments, say)
-            reference = workers.pop("reference")
-        if reference is not None:
-            right = reference.found()
-            reference.close()
         for name in names:
-            if not start(name, case, results, workers, arguments, say):
-                continue
-            if reference is not None and name != LIMIT:
-                errors = errors_of(case, workers[name].found(), right)
-                results[name].update(errors)
-                say(
-                    f"{name}: error {errors['error']:.1e}, "
-                    f"distance {errors['distance']:.1e}"
-                )
+            start(name, case, results[name], workers, arguments, say)
         for number in range(arguments.rounds):
             order = list(workers)
             # Each is the first one once.
@@ -203,19 +177,40 @@ def closing_workers():
             worker.close()
 
 
-def start(name, case, results, workers, arguments, say):
+def compare(case, results, arguments, say):
+    """Notes how far the results of each contestant are from `by_hand`.
+
+    `by_hand` is the reference also where it is not measured: TensorFlow is
+    always there.
+    """
+    case = cases.to_compare(case)
+    reference = None
+    for name in dict.fromkeys([REFERENCE, *results]):
+        if name == LIMIT:
+            continue
+        result = results.get(name, {})
+        with closing_workers() as workers:
+            if start(name, case, result, workers, arguments, say):
+                found = workers[name].found()
+                reference = reference or found
+                result["error"] = error_of(case, found, reference)
+                say(f"{name}: error {result['error']:.1e}")
+
+
+def start(name, case, result, workers, arguments, say):
     """Starts a contestant; returns whether it is there."""
-    started = time.perf_counter()
+    if "failure" in result:
+        return False
     worker = Worker(name, case, arguments)
     workers[name] = worker
     try:
-        results[name].update(worker.receive())
+        result.update(worker.receive())
     except ContestantError as error:
-        results[name]["failure"] = str(error)
+        result["failure"] = str(error)
         workers.pop(name).close()
         say(f"{name}: {error}")
         return False
-    say(f"{name}: started in {time.perf_counter() - started:.1f} s")
+    say(f"{name}: first step after {result['first_step']:.1f} s")
     return True
 
 
@@ -231,6 +226,11 @@ def rows_of(case, results):
         limit = limit["operations"] / median_of(limit["times"]) / 1e6
     else:
         limit = None
+    losses = [
+        result["loss"]
+        for name, result in results.items()
+        if "loss" in result and name != LIMIT
+    ]
     rows = []
     for name, result in results.items():
         row = {"contestant": name, "failure": result.get("failure")}
@@ -247,31 +247,32 @@ def rows_of(case, results):
             blocks=len(blocks),
             first_step=result["first_step"],
             peak_memory=result["peak_memory"],
-            error=result.get("error"),
-            distance=result.get("distance"),
+            loss=result["loss"],
         )
         if name == LIMIT:
             row["gflops"] = limit
             continue
+        if has_query_loss(case):
+            middle = statistics.median(losses)
+            row["loss_error"] = abs(row["loss"] - middle) / middle
+        row["error"] = result.get("error")
         row["tasks_a_second"] = 1000 * case["tasks"] / milliseconds
         row["gflops"] = operations / milliseconds / 1e6
         if limit:
             row["share_of_limit"] = row["gflops"] / limit
-        if is_wrong(row):
+    right = [row for row in rows if "error" in row and not is_wrong(row)]
+    ours = [row["contestant"] for row in right if is_ours(row["contestant"])]
+    for row in right:
+        if is_ours(row["contestant"]):
             continue
+        rounds = results[row["contestant"]]["times"]
         row["ratios"] = {}
-        if is_ours(name):
-            continue
-        for ours, other in results.items():
-            if not is_ours(ours):
-                continue
-            if other.get("failure") or is_wrong(other):
-                continue
+        for name in ours:
             ratios = [
                 statistics.median(theirs) / statistics.median(times)
-                for theirs, times in zip(result["times"], other["times"])
+                for theirs, times in zip(rounds, results[name]["times"])
             ]
-            row["ratios"][ours] = [
+            row["ratios"][name] = [
                 statistics.median(ratios),
                 min(ratios),
                 max(ratios),
@@ -288,7 +289,14 @@ def median_of(rounds):
 
 
 def is_wrong(row):
-    return row.get("error") is not None and not row["error"] <= TOLERANCE
+    if row["contestant"] == LIMIT:
+        return False
+    # What could not be compared is not right either, and neither is NaN.
+    errors = row.get("error"), row.get("loss_error", 0.0)
+    return not all(
+        error is not None and error <= tolerance
+        for error, tolerance in zip(errors, (TOLERANCE, LOSS_TOLERANCE))
+    )
 
 
 def table(case, rows):

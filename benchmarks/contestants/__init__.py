@@ -18,7 +18,6 @@ KINDS = {
     "keras_meta": ("keras_models", {}),
     "plain_tensorflow": ("plain_tensorflow", {}),
     "by_hand": ("by_hand", {}),
-    "reference": ("by_hand", {"double": True}),
     "matrix_product": ("matrix_product", {}),
     "torch": ("torch_plain", {}),
     "torch_loop": ("torch_func", {}),

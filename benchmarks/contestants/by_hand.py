@@ -18,26 +18,24 @@ from contestants.tensorflow_loop import Loop
 EPSILON = 0.001
 
 
-def make(case, folder, double=False, steps_per_execution=1, jit_compile=False):
-    if double:
-        return Reference(case)
+def make(case, folder, steps_per_execution=1, jit_compile=False):
     if case["algorithm"] == "answer":
         return Answer(case, jit_compile)
-    variables = [keras.Variable(value) for value in cases.weights(case)]
+    variables = [
+        keras.Variable(value, dtype=value.dtype)
+        for value in cases.weights(case)
+    ]
     algorithm = ALGORITHMS[case["algorithm"]]
     moving = None
     if case["algorithm"] == "prototypical":
-        moving = [
-            tf.Variable(tf.fill([2, case["width"]], start))
-            for start in (0.0, 1.0)
-            for _ in range(2)
-        ]
+        zeros = tf.zeros([4, case["width"]], variables[0].dtype)
+        moving = tf.Variable(zeros), tf.Variable(zeros + 1.0)
 
     def loss_and_gradients(batch):
         weights = [tf.convert_to_tensor(variable) for variable in variables]
         loss, gradients, statistics = algorithm(case, weights, batch)
-        for variable, values in zip(moving or (), statistics):
-            variable.assign_add(0.01 * (values - variable))
+        for variable, values in zip(moving or (), zip(*statistics)):
+            variable.assign_add(0.01 * (tf.stack(values) - variable))
         return loss, gradients
 
     return Loop(
@@ -232,30 +230,3 @@ class Answer:
     def step(self):
         self.count += 1
         self.answer(self.tasks[self.count % len(self.tasks)]).numpy()
-
-
-class Reference:
-    """The loss and the gradients in double precision, never timed."""
-
-    granularity = 1
-
-    def __init__(self, case):
-        self.case = case
-
-    def check(self):
-        case = self.case
-        weights = [tf.constant(v, "float64") for v in cases.weights(case)]
-        batch = {
-            name: tf.constant(
-                values, "float64" if values.dtype == "float32" else None
-            )
-            for name, values in cases.first(cases.data(case)).items()
-        }
-        if case["algorithm"] == "answer":
-            task = {name: values[0] for name, values in batch.items()}
-            run = tf.function(lambda: answer(case, weights, task))
-            return 0.0, [run().numpy()]
-        algorithm = ALGORITHMS[case["algorithm"]]
-        run = tf.function(lambda: algorithm(case, weights, batch)[:2])
-        loss, gradients = run()
-        return float(loss), [gradient.numpy() for gradient in gradients]

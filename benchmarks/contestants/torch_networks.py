@@ -30,7 +30,8 @@ def make_network(case):
     else:
         layers += [nn.Linear(1, width), nn.ReLU()]
         layers += [nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)]
-    network = nn.Sequential(*layers)
+    dtype = getattr(torch, case.get("dtype", "float32"))
+    network = nn.Sequential(*layers).to(dtype)
     with torch.no_grad():
         for parameter, value in zip(network.parameters(), cases.weights(case)):
             parameter.copy_(turned(torch.from_numpy(value)))

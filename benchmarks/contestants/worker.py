@@ -107,18 +107,16 @@ def main():
     module = importlib.import_module(f"contestants.{file}")
     set_threads(order["threads"])
 
-    def check(**changes):
-        started = time.perf_counter()
-        contestant = module.make({**case, **changes}, folder, **settings)
-        loss, arrays = contestant.check()
-        return contestant, loss, arrays, time.perf_counter() - started
-
-    contestant, loss, arrays, first_step = check()
-    if "check" in case:
-        _, loss, arrays, _ = check(**case["check"])
+    if "keras" in sys.modules:
+        sys.modules["keras"].config.set_floatx(case.get("dtype", "float32"))
+    started = time.perf_counter()
+    contestant = module.make(case, folder, **settings)
+    loss, arrays = contestant.check()
+    first_step = time.perf_counter() - started
     np.savez(f"{folder}/check.npz", loss, *arrays)
     answer(
         first_step=first_step,
+        loss=loss,
         versions=versions(),
         operations=getattr(contestant, "operations", None),
     )
