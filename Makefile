@@ -4,9 +4,12 @@
 #   make test                      lint, and run the tests
 #   make test PYTHON=python3.11    with another Python
 #   make test VENV=/tmp/venv       in another virtual environment
+#   make benchmark                 speed beside PyTorch, which it installs
+#   make benchmark SPEED=--sweep   with arguments of benchmarks/speed.py
 
 PYTHON ?= python3
 VENV ?= .venv
+PEERS ?= .peers-venv
 
 .PHONY: demo test docs benchmark clean
 
@@ -21,17 +24,23 @@ test: $(VENV)/test.installed
 docs: $(VENV)/docs.installed
 	$(VENV)/bin/python -m mkdocs build --strict
 
-benchmark: $(VENV)/visualization.installed
-	$(VENV)/bin/python benchmarks/maml.py
+benchmark: $(VENV)/visualization.installed $(PEERS)/installed
+	$(VENV)/bin/python benchmarks/speed.py \
+	    --peers-python $(PEERS)/bin/python $(SPEED)
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An empty file tells that the extra of its name is installed, so that pip (and
 # the network) is asked again only when the requirements may have changed.
 $(VENV)/%.installed: setup.py keras_meta/version.py | $(VENV)/made
 	$(VENV)/bin/python -m pip install --editable '.[$*]'
+	@touch $@
+
+$(PEERS)/installed: benchmarks/requirements.txt | $(VENV)/made
+	$(VENV)/bin/python -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --requirement $<
 	@touch $@
 
 $(VENV)/made:

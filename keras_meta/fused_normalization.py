@@ -47,7 +47,7 @@ def normalize_batch(layer, inputs):
     channels = inputs.shape[-1]
     scale = tf.convert_to_tensor(layer.gamma) if layer.scale else None
     offset = tf.convert_to_tensor(layer.beta) if layer.center else None
-    outputs, mean, variance = _normalize(
+    outputs, mean, variance = normalize(
         inputs,
         tf.ones([channels]) if scale is None else scale,
         tf.zeros([channels]) if offset is None else offset,
@@ -61,12 +61,23 @@ def normalize_batch(layer, inputs):
     return outputs
 
 
-def _normalize(x, scale, offset, epsilon):
-    """Returns the normalized tensor, the mean and the variance of `x`."""
+def normalize(x, scale, offset, epsilon):
+    """Normalizes a batch of images by its own statistics.
+
+    Args:
+        x: Tensor `[examples, height, width, channels]`, float32.
+        scale: Tensor `[channels]`.
+        offset: Tensor `[channels]`.
+        epsilon: Float, what is added to the variance.
+
+    Returns:
+        A tuple of the normalized tensor, the mean and the variance of `x`. All
+        three have gradients, and these have, too.
+    """
     statistics = []
 
     @tf.custom_gradient
-    def normalize(x, scale, offset):
+    def fused(x, scale, offset):
         outputs, mean, variance, *reserved = tf.raw_ops.FusedBatchNormV3(
             x=x,
             scale=scale,
@@ -82,7 +93,7 @@ def _normalize(x, scale, offset, epsilon):
 
         return outputs, gradient
 
-    outputs = normalize(x, scale, offset)
+    outputs = fused(x, scale, offset)
     mean, variance = statistics
     # The operation gives the estimate for all that the batch was drawn from.
     count = tf.cast(tf.size(x) // tf.size(scale), x.dtype)
@@ -91,7 +102,7 @@ def _normalize(x, scale, offset, epsilon):
 
 
 def _gradient(upstream, x, scale, reserved, epsilon):
-    """Returns the gradient of `_normalize()` by its three tensors."""
+    """Returns the gradient of `normalize()` by its three tensors."""
 
     @tf.custom_gradient
     def gradient(upstream, x, scale):
