@@ -1,0 +1,159 @@
+"""Training on several devices and machines, by `tf.distribute`."""
+
+import tensorflow as tf
+
+SUPPORTED = (
+    tf.distribute.MirroredStrategy,
+    tf.distribute.MultiWorkerMirroredStrategy,
+    tf.distribute.OneDeviceStrategy,
+)
+
+
+def check_strategy():
+    """Raises an error where the strategy of the scope is not supported."""
+    if not tf.distribute.has_strategy():
+        return
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, SUPPORTED):
+        names = ", ".join(f"`{supported.__name__}`" for supported in SUPPORTED)
+        raise ValueError(
+            f"The strategy of `tf.distribute` must be one of {names}. "
+            f"Received: a model made in the scope of a "
+            f"`{type(strategy).__name__}`. Make it in the scope of a "
+            "`MirroredStrategy` for the devices of one machine, or of a "
+            "`MultiWorkerMirroredStrategy` for several machines."
+        )
+
+
+def count():
+    """Returns how many replicas take a step together, 1 without a strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def check_scope(made_in):
+    """Raises an error in the scope of another strategy than the model's.
+
+    Args:
+        made_in: The strategy that the model was made in, or `None`.
+    """
+    if tf.distribute.has_strategy() and made_in is None:
+        raise ValueError(
+            "A model must be made in the scope of the strategy that it is "
+            "trained with, or its weights are not there on every replica. "
+            f"Received: the scope of a "
+            f"`{type(tf.distribute.get_strategy()).__name__}`, and a model "
+            "that was made outside of it. Make the network, the model and the "
+            "optimizer `with strategy.scope():`, and call `fit()` as always."
+        )
+
+
+def check_shares(x, batch_size, replicas, training):
+    """Checks that replicas can share the tasks of every batch.
+
+    Args:
+        x: What `fit()` or its like is given.
+        batch_size: Integer, how many tasks of arrays make a batch.
+        replicas: Integer, how many replicas there are.
+        training: Boolean. Whether the shares must be equal, since the mean of
+            the replicas' gradients is taken. Else each must have a task.
+
+    Returns:
+        `x`; or, where it is a data set that does not tell the size of its
+        batches, one that raises at a batch that cannot be shared.
+    """
+    if replicas == 1:
+        return x
+    if isinstance(x, tf.data.Dataset):
+        size = tf.nest.flatten(x.element_spec)[0].shape[:1]
+        if not size.is_fully_defined():
+            return x.map(lambda *batch: _checked(batch, replicas, training))
+        sizes = {size[0]}
+    elif hasattr(tf.nest.flatten(x)[0], "shape"):
+        size = len(tf.nest.flatten(x)[0])
+        sizes = {min(size, batch_size), size % batch_size} - {0}
+    else:
+        sizes = ()
+    for size in sizes:
+        if not _can_be_shared(size, replicas, training):
+            raise ValueError(_share_message(size, replicas, training))
+    return x
+
+
+def _checked(batch, replicas, training):
+    size = tf.shape(tf.nest.flatten(batch)[0])[0]
+    can_be_shared = _can_be_shared(size, replicas, training)
+    message = _share_message("the size below", replicas, training)
+    with tf.control_dependencies([tf.Assert(can_be_shared, [message, size])]):
+        return tf.nest.map_structure(tf.identity, batch)
+
+
+def _can_be_shared(size, replicas, training):
+    if training:
+        return size % replicas == 0
+    # Each gets as many as the first one, until there are no more.
+    return -(-size // replicas) * (replicas - 1) < size
+
+
+def _share_message(size, replicas, training):
+    must = "divide by the number of replicas, since these count the same"
+    if not training:
+        must = "be enough for each replica to have one"
+    return (
+        f"The tasks of a meta-batch must {must}. Received: a meta-batch of "
+        f"{size} for {replicas} replicas. Make `meta_batch_size`, which "
+        f"counts the tasks of all replicas, a multiple of {replicas}, and the "
+        "number of `episodes`, too."
+    )
+
+
+def unscale(loss):
+    """Undoes Keras's division of a loss by the number of replicas."""
+    return loss * count() if count() > 1 else loss
+
+
+def own_share(draw, tasks):
+    """Draws for the tasks of all replicas, and returns those of this one.
+
+    All replicas have the same seeds. So they would draw the same numbers, and
+    their tasks would not be those of one joined meta-batch.
+
+    Args:
+        draw: Function from a number of tasks to a tensor `[tasks, ...]`.
+        tasks: Integer, or integer tensor, the tasks of this replica, as many
+            as of any other.
+
+    Returns:
+        Tensor `[tasks, ...]`.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return draw(tasks)
+    drawn = draw(tasks * context.num_replicas_in_sync)
+    first = tf.cast(context.replica_id_in_sync_group, tf.int32) * tasks
+    return drawn[first : first + tasks]
+
+
+def first(strategy, values):
+    """Returns what the first replica of this machine has.
+
+    Args:
+        strategy: A strategy of `tf.distribute`.
+        values: Nested structure, the values of each replica.
+
+    Returns:
+        Nested structure of tensors.
+    """
+    return tf.nest.map_structure(
+        lambda leaf: strategy.experimental_local_results(leaf)[0], values
+    )
+
+
+def is_step_of_several_machines():
+    """Whether this is within a step that replicas of several machines take."""
+    strategy = tf.distribute.get_strategy()
+    return (
+        isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        and not tf.distribute.in_cross_replica_context()
+        # What Keras asks, too.
+        and strategy.extended._in_multi_worker_mode()
+    )
