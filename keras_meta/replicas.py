@@ -1,5 +1,7 @@
 """Training on several devices and machines, by `tf.distribute`."""
 
+import contextlib
+
 import tensorflow as tf
 
 SUPPORTED = (
@@ -30,12 +32,20 @@ def count():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def check_scope(made_in):
-    """Raises an error in the scope of another strategy than the model's.
+def check_scope(made_in, jit_compile):
+    """Raises an error where a model cannot be run as it was made.
 
     Args:
-        made_in: The strategy that the model was made in, or `None`.
+        made_in: The strategy in whose scope the model was made, or `None`.
+        jit_compile: Boolean. Whether its steps are compiled by XLA.
     """
+    if made_in is not None and made_in.num_replicas_in_sync > 1 and jit_compile:
+        raise ValueError(
+            "`jit_compile` must not be `True` with several replicas, whose "
+            "variables XLA cannot reach from each other's devices. Received: "
+            f"jit_compile=True and {made_in.num_replicas_in_sync} replicas. "
+            "Leave it out of `compile()`."
+        )
     if tf.distribute.has_strategy() and made_in is None:
         raise ValueError(
             "A model must be made in the scope of the strategy that it is "
@@ -131,6 +141,25 @@ def own_share(draw, tasks):
     drawn = draw(tasks * context.num_replicas_in_sync)
     first = tf.cast(context.replica_id_in_sync_group, tf.int32) * tasks
     return drawn[first : first + tasks]
+
+
+@contextlib.contextmanager
+def naming_lost_workers():
+    """Says in words that a worker was lost, where TensorFlow does not."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = str(error).partition("Collective ops is aborted by: ")[2]
+        if not reason:
+            raise
+        raise RuntimeError(
+            "All workers must stay until the training ends. Received: a "
+            f"connection that broke, {reason.splitlines()[0]!r}. Look at what "
+            "the other workers say, since one of them was killed or raised an "
+            "error, and start all of them again. With "
+            "`keras.callbacks.BackupAndRestore` they go on from the last "
+            "epoch."
+        ) from error
 
 
 def first(strategy, values):

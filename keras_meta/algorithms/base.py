@@ -229,10 +229,12 @@ class EpisodicModel(keras.Model):
             x = self._among_replicas(validation)
             if isinstance(x, tf.data.Dataset):
                 given["validation_data"] = x
-        if isinstance(given["x"], tf.data.Dataset):
+        data_sets = (tf.data.Dataset, tf.distribute.DistributedDataset)
+        if isinstance(given["x"], data_sets):
             # Keras would warn that it does not shuffle a data set.
             given.setdefault("shuffle", False)
-        return super().fit(**given)
+        with replicas.naming_lost_workers():
+            return super().fit(**given)
 
     def evaluate(self, *args, **kwargs):
         # `fit()` hands its validation data on, checked already.
@@ -241,13 +243,15 @@ class EpisodicModel(keras.Model):
         given = _named_arguments(keras.Model.evaluate, self, args, kwargs)
         self._check_data(given, "steps")
         given["x"] = self._among_replicas(given)
-        return super().evaluate(**given)
+        with replicas.naming_lost_workers():
+            return super().evaluate(**given)
 
     def predict(self, *args, **kwargs):
         given = _named_arguments(keras.Model.predict, self, args, kwargs)
         self._check_data(given, "steps", labeled=False)
         given["x"] = self._among_replicas(given)
-        return super().predict(**given)
+        with replicas.naming_lost_workers():
+            return super().predict(**given)
 
     def train_on_batch(self, *args, **kwargs):
         self._check_data(
@@ -303,7 +307,10 @@ class EpisodicModel(keras.Model):
             steps_name: String, which of them limits an endless data set.
             labeled: Boolean. Whether there must be labels of the queries.
         """
-        replicas.check_scope(self._distribute_strategy)
+        # Only compiled models have it, and `predict()` needs no more.
+        replicas.check_scope(
+            self._distribute_strategy, self.compiled and self.jit_compile
+        )
         x = given.get("x")
         if isinstance(x, tf.data.Dataset):
             endless = x.cardinality() == tf.data.INFINITE_CARDINALITY
