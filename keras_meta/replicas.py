@@ -1,13 +1,14 @@
 """Training on several devices and machines, by `tf.distribute`."""
 
 import contextlib
+import functools
 
 import tensorflow as tf
 
 SUPPORTED = (
-    tf.distribute.MirroredStrategy,
-    tf.distribute.MultiWorkerMirroredStrategy,
-    tf.distribute.OneDeviceStrategy,
+    "MirroredStrategy",
+    "MultiWorkerMirroredStrategy",
+    "OneDeviceStrategy",
 )
 
 
@@ -16,10 +17,11 @@ def check_strategy():
     if not tf.distribute.has_strategy():
         return
     strategy = tf.distribute.get_strategy()
-    if not isinstance(strategy, SUPPORTED):
-        names = ", ".join(f"`{supported.__name__}`" for supported in SUPPORTED)
+    classes = tuple(getattr(tf.distribute, name) for name in SUPPORTED)
+    if not isinstance(strategy, classes):
         raise ValueError(
-            f"The strategy of `tf.distribute` must be one of {names}. "
+            "The strategy of `tf.distribute` must be one of "
+            f"{', '.join(SUPPORTED)}. "
             f"Received: a model made in the scope of a "
             f"`{type(strategy).__name__}`. Make it in the scope of a "
             "`MirroredStrategy` for the devices of one machine, or of a "
@@ -76,7 +78,8 @@ def check_shares(x, batch_size, replicas, training):
     if isinstance(x, tf.data.Dataset):
         size = tf.nest.flatten(x.element_spec)[0].shape[:1]
         if not size.is_fully_defined():
-            return x.map(lambda *batch: _checked(batch, replicas, training))
+            checked = functools.partial(_checked, replicas, training)
+            return x.map(tf.autograph.experimental.do_not_convert(checked))
         sizes = {size[0]}
     elif hasattr(tf.nest.flatten(x)[0], "shape"):
         size = len(tf.nest.flatten(x)[0])
@@ -84,20 +87,21 @@ def check_shares(x, batch_size, replicas, training):
     else:
         sizes = ()
     for size in sizes:
-        if not _can_be_shared(size, replicas, training):
+        if not can_be_shared(size, replicas, training):
             raise ValueError(_share_message(size, replicas, training))
     return x
 
 
-def _checked(batch, replicas, training):
+def _checked(replicas, training, *batch):
     size = tf.shape(tf.nest.flatten(batch)[0])[0]
-    can_be_shared = _can_be_shared(size, replicas, training)
     message = _share_message("the size below", replicas, training)
-    with tf.control_dependencies([tf.Assert(can_be_shared, [message, size])]):
+    check = tf.Assert(can_be_shared(size, replicas, training), [message, size])
+    with tf.control_dependencies([check]):
         return tf.nest.map_structure(tf.identity, batch)
 
 
-def _can_be_shared(size, replicas, training):
+def can_be_shared(size, replicas, training):
+    """Returns whether replicas get equal shares of a batch, or some share."""
     if training:
         return size % replicas == 0
     # Each gets as many as the first one, until there are no more.

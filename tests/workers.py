@@ -91,6 +91,8 @@ def dropping_network():
     return keras.Model(inputs, network(keras.layers.Dropout(0.2)(inputs)))
 
 
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
 MAKE = {
     "MAML": lambda: keras_meta.MAML(
         dropping_network(), inner_learning_rate=0.1, task_mapping="sequential"
@@ -123,7 +125,7 @@ def train(name, scope, seed=0, measured=True):
         model = MAKE[name]()
         model.compile(
             keras.optimizers.SGD(0.1),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss=LOSS,
             metrics=["accuracy"],
             # One device need not be traced to know what comes of it.
             run_eagerly=not tf.distribute.has_strategy(),
@@ -154,14 +156,20 @@ def train(name, scope, seed=0, measured=True):
     return results
 
 
+def mirrored(devices):
+    """Returns a strategy of several devices, which must come first of all."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * devices
+    )
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{index}" for index in range(devices)]
+    )
+
+
 def main(output, devices="", measured=""):
     if devices:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices)
-        )
-        names = [f"CPU:{index}" for index in range(int(devices))]
-        strategy = tf.distribute.MirroredStrategy(names)
+        strategy = mirrored(int(devices))
         seed = 0
     else:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
