@@ -181,12 +181,8 @@ def first(strategy, values):
     )
 
 
-def is_step_of_several_machines():
-    """Whether this is within a step that replicas of several machines take."""
-    strategy = tf.distribute.get_strategy()
-    return (
-        isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        and not tf.distribute.in_cross_replica_context()
-        # What Keras asks, too.
-        and strategy.extended._in_multi_worker_mode()
-    )
+def are_on_several_machines(strategy):
+    """Whether a strategy, or `None`, has replicas on several machines."""
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    # What Keras asks, too.
+    return several and strategy.extended._in_multi_worker_mode()

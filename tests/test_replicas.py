@@ -135,7 +135,7 @@ def test_four_devices_refuse_what_they_cannot_share():
         cwd=workers.ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "refused" in done.stdout

@@ -13,6 +13,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -65,13 +66,21 @@ def start(count, command, **environment):
     return processes
 
 
-def finish(processes, timeout=120):
-    """Waits for processes; returns what each of them printed."""
-    try:
-        return [each.communicate(timeout=timeout)[0] for each in processes]
-    finally:
-        for each in processes:
+def finish(processes, timeout=300):
+    """Waits for processes; returns what each of them printed.
+
+    Those that are not done in time are killed, which their return codes tell.
+    """
+    ends = time.monotonic() + timeout
+    printed = []
+    for each in processes:
+        try:
+            left = max(ends - time.monotonic(), 1)
+            printed.append(each.communicate(timeout=left)[0])
+        except subprocess.TimeoutExpired:
             each.kill()
+            printed.append(each.communicate()[0])
+    return printed
 
 
 def results_of(count, folder, *measured):

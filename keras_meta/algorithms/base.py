@@ -177,12 +177,21 @@ class EpisodicModel(keras.Model):
             )
         super()._maybe_symbolic_build(data_batch=data_batch)
 
-    def get_metrics_result(self):
-        results = super().get_metrics_result()
-        # Of what a step returns, Keras takes the mean along an axis there.
-        if replicas.is_step_of_several_machines():
-            return {name: value[None] for name, value in results.items()}
-        return results
+    def _make_function(self, step_function):
+        if not replicas.are_on_several_machines(self._distribute_strategy):
+            return super()._make_function(step_function)
+        # There Keras takes the mean of each log along an axis that it does
+        # not have, one after the other. As one, they travel once.
+        names = []
+
+        def step(data):
+            logs = step_function(data)
+            names[:] = logs
+            values = [tf.cast(value, "float32") for value in logs.values()]
+            return tf.stack(values)[None]
+
+        function = super()._make_function(step)
+        return lambda iterator: dict(zip(names, tf.unstack(function(iterator))))
 
     def _build_metrics(self, x, y):
         """Creates the variables of compiled metrics, as of the optimizer.

@@ -32,7 +32,7 @@ def test_two_devices_train_as_one_does(tmp_path):
         cwd=workers.ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     check(pickle.loads((tmp_path / "results").read_bytes()))

@@ -40,8 +40,8 @@ def test_a_killed_worker_ends_the_other_and_both_go_on(tmp_path):
     while not written.exists() and processes[0].poll() is None:
         time.sleep(0.05)
     processes[1].kill()
-    # Were it to wait for the other without end, this would fail.
-    survivor, _ = workers.finish(processes, timeout=60)
+    # Were it to wait for the other, it would be killed, too, and not return 1.
+    survivor, _ = workers.finish(processes, timeout=90)
     assert processes[0].returncode == 1, survivor[-3000:]
     assert "RuntimeError: All workers must stay until" in survivor
     assert "BackupAndRestore" in survivor
