@@ -1,6 +1,8 @@
 import keras
 import tensorflow as tf
 
+from keras_meta import replicas
+
 
 class DivergenceError(ValueError):
     """The inner loop has left the finite numbers (NaN or Inf)."""
@@ -83,7 +85,7 @@ def on_any_replica(diverged):
     The gradients of all replicas are added, and one that is left out alone
     would leave half an update.
     """
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+    if replicas.count() == 1:
         return diverged
     context = tf.distribute.get_replica_context()
     count = tf.cast(diverged, tf.float32)

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_meta import normalization
+from keras_meta import replicas
 
 Adaptation = collections.namedtuple(
     "Adaptation", ["weights_per_step", "support_losses", "states", "rule_state"]
@@ -552,17 +553,20 @@ def draw_task_seeds(network, tasks):
     seeds = []
     for variable in seed_variables(network):
         state = tf.convert_to_tensor(variable)
-        seeds.append(
-            tf.random.stateless_uniform(
-                [tasks, 2],
-                seed=tf.cast(state, tf.int64),
-                minval=None,
-                maxval=None,
-                dtype=state.dtype,
-            )
-        )
+        draw = functools.partial(_draw_seeds, state)
+        seeds.append(replicas.own_share(draw, tasks))
         variable.assign(state + 1)
     return seeds
+
+
+def _draw_seeds(state, tasks):
+    return tf.random.stateless_uniform(
+        [tasks, 2],
+        seed=tf.cast(state, tf.int64),
+        minval=None,
+        maxval=None,
+        dtype=state.dtype,
+    )
 
 
 def network_weights(network):

@@ -36,6 +36,7 @@ CORE = {
     "normalization",
     "pair",
     "per_step_normalization",
+    "replicas",
     "ridge_regression",
     "rule_optimizer",
     "task_mapping",

@@ -1,9 +1,14 @@
+import importlib
+import inspect
+import pathlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_meta
+from tests.algorithms import contract
 
 
 def second_order_through_a_slice(x):
@@ -62,3 +67,72 @@ def test_auto_is_not_xla_where_that_is_slow():
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("adam", loss, steps_per_execution=10)
         assert model.jit_compile is False
+
+
+def compared_models():
+    """Yields what the contract compares with XLA and without."""
+    folder = pathlib.Path(contract.__file__).parent
+    for path in sorted(folder.glob("test_*.py")):
+        module = importlib.import_module(f"tests.algorithms.{path.stem}")
+        for _, cls in inspect.getmembers(module, inspect.isclass):
+            if issubclass(cls, contract.VariantContract):
+                if cls.__module__ == module.__name__:
+                    assert dict(jit_compile=True) in cls.ways_to_run
+                    yield cls().make_model()
+
+
+def test_training_steps_of_every_algorithm_are_compared_with_xla():
+    compared = {type(model) for model in compared_models()}
+    public = {
+        value
+        for name, value in vars(keras_meta).items()
+        if inspect.isclass(value)
+        and issubclass(value, keras_meta.EpisodicModel)
+        and value is not keras_meta.EpisodicModel
+    }
+    assert public and not public - compared
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda network: keras_meta.MAML(
+            network, inner_learning_rate=0.1, normalization_statistics="support"
+        ),
+        lambda network: keras_meta.Reptile(network, inner_steps=2),
+        lambda network: keras_meta.PrototypicalNetwork(network, ways=3),
+    ],
+    ids=["MAML", "Reptile", "PrototypicalNetwork"],
+)
+def test_convolutions_and_batch_normalization_under_xla(make):
+    # The contract has dense layers alone.
+    generator = np.random.default_rng(0)
+    x = {
+        "support_x": generator.normal(size=(2, 6, 4, 4, 1)).astype("float32"),
+        "support_y": np.tile(np.arange(3).repeat(2), (2, 1)),
+        "query_x": generator.normal(size=(2, 3, 4, 4, 1)).astype("float32"),
+    }
+    y = np.tile(np.arange(3), (2, 1))
+    results = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        inputs = outputs = keras.Input((4, 4, 1))
+        for layer in (
+            keras.layers.Conv2D(2, 3, strides=2, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ):
+            outputs = layer(outputs)
+        model = make(keras.Model(inputs, outputs))
+        model.compile(
+            keras.optimizers.SGD(0.1),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=jit_compile,
+        )
+        assert model.jit_compile is jit_compile
+        loss = model.train_on_batch(x, y)
+        results.append((loss, model.get_weights()))
+    for one, other in zip(*map(tf.nest.flatten, results)):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_meta import arguments
+from keras_meta import replicas
 from keras_meta.algorithms import random_draws
 from keras_meta.algorithms.amortized_model import beside_each_query
 from keras_meta.algorithms.amortized_model import weighted_mean
@@ -237,7 +238,7 @@ class AttentiveNeuralProcess(NeuralProcess):
                 tf.concat([weight, asked], axis=1),
             )
             means, deviations = after
-            drawn = means + deviations * self._draw(tf.shape(means))
+            drawn = means + deviations * self._draw(tf.shape(means)[0])
             predictions = self.answer(
                 support, labels, weight, queries, True, drawn=drawn
             )
@@ -245,16 +246,20 @@ class AttentiveNeuralProcess(NeuralProcess):
             divergence = tf.reduce_mean(_divergence(after, before))
             # The loss is a mean over queries, so that this is one, too.
             divergence /= tf.cast(tf.shape(queries)[1], divergence.dtype)
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            return predictions, loss + divergence / replicas
+            return predictions, loss + divergence / replicas.count()
 
         return self._train_with(data, answer)
 
-    def _draw(self, shape):
-        """Draws normal numbers, other ones each time."""
+    def _draw(self, tasks):
+        """Draws normal numbers for each task, other ones each time."""
         seed = tf.convert_to_tensor(self.draws)
         self.draws.assign(seed + [0, 1])
-        integers = random_draws.integers(shape, seed)
+        integers = replicas.own_share(
+            lambda count: random_draws.integers(
+                [count, self.latent_size], seed
+            ),
+            tasks,
+        )
         uniform = (tf.cast(integers, "float64") + 0.5) / 2.0**32 + 0.5
         return tf.cast(tf.math.ndtri(uniform), self.variable_dtype)
 

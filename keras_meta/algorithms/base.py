@@ -9,6 +9,7 @@ from keras_meta import compiled_loop
 from keras_meta import episode
 from keras_meta import export
 from keras_meta import inner_loop
+from keras_meta import replicas
 
 
 class EpisodicModel(keras.Model):
@@ -72,6 +73,7 @@ class EpisodicModel(keras.Model):
         # Support labels are inputs, too, and must not be rounded in mixed
         # precision; the network casts what it gets by itself.
         super().__init__(autocast=False, **kwargs)
+        replicas.check_strategy()
         check_network(network)
         self.network = network
         self.built = True
@@ -150,7 +152,8 @@ class EpisodicModel(keras.Model):
         )
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
         self._loss_tracker.update_state(
-            unscale(loss), sample_weight=tf.shape(tf.nest.flatten(x)[0])[0]
+            replicas.unscale(loss),
+            sample_weight=tf.shape(tf.nest.flatten(x)[0])[0],
         )
         return self.compute_metrics(x, y, predictions, sample_weight)
 
@@ -161,26 +164,49 @@ class EpisodicModel(keras.Model):
         if self._distribute_strategy is None and self.optimizer is not None:
             if not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
-        if self.train_function is None or force:
-            super().make_train_function(force)
-            self.train_function = self._loop_compiled(self.train_function)
+        super().make_train_function(force)
         return self.train_function
 
-    def _loop_compiled(self, function):
-        """Lets XLA compile the loop over the steps of an execution, too."""
-        count = self.steps_per_execution
-        if count == 1 or not self.jit_compile or self.run_eagerly:
-            return function
-        if self._distribute_strategy is not None:
-            return function
-        looped = compiled_loop.make(self.train_step, count)
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # For the batch to build by, Keras takes the mean of those that the
+        # replicas get, of labels, too, which then are no integers; and it
+        # fails where the replicas are on several machines.
+        if self._distribute_strategy is not None and iterator is not None:
+            *_, batches = next(iter(iterator))
+            data_batch = replicas.first(
+                self._distribute_strategy, next(batches)
+            )
+        super()._maybe_symbolic_build(data_batch=data_batch)
 
-        def train_function(iterator):
+    def _make_function(self, step_function):
+        if replicas.are_on_several_machines(self._distribute_strategy):
+            return self._with_logs_as_one(step_function)
+        function = super()._make_function(step_function)
+        count = self.steps_per_execution
+        if count == 1 or not self.jit_compile or self._distribute_strategy:
+            return function
+        looped = compiled_loop.make(step_function, count)
+
+        def loop_if_possible(iterator):
             if compiled_loop.can_loop(iterator, count):
                 return looped(iterator)
             return function(iterator)
 
-        return train_function
+        return loop_if_possible
+
+    def _with_logs_as_one(self, step_function):
+        # On several machines Keras takes the mean of each log along an axis
+        # that it does not have, one after the other. As one, they travel once.
+        names = []
+
+        def step(data):
+            logs = step_function(data)
+            names[:] = logs
+            values = [tf.cast(value, "float32") for value in logs.values()]
+            return tf.stack(values)[None]
+
+        function = super()._make_function(step)
+        return lambda iterator: dict(zip(names, tf.unstack(function(iterator))))
 
     def _build_metrics(self, x, y):
         """Creates the variables of compiled metrics, as of the optimizer.
@@ -210,29 +236,46 @@ class EpisodicModel(keras.Model):
     def fit(self, *args, **kwargs):
         given = named_arguments(keras.Model.fit, self, args, kwargs)
         self._check_data(given, "steps_per_epoch")
+        given["x"] = self._among_replicas(given, training=True)
         x, y, weight = keras.utils.unpack_x_y_sample_weight(
             given.get("validation_data")
         )
         if x is not None:
-            validation = {"x": x, "y": y, "sample_weight": weight}
-            validation["validation_steps"] = given.get("validation_steps")
+            validation = {
+                "x": x,
+                "y": y,
+                "sample_weight": weight,
+                "validation_steps": given.get("validation_steps"),
+                "batch_size": given.get("validation_batch_size")
+                or given.get("batch_size"),
+            }
             self._check_data(validation, "validation_steps")
-        if isinstance(given.get("x"), tf.data.Dataset):
+            x = self._among_replicas(validation)
+            if isinstance(x, tf.data.Dataset):
+                given["validation_data"] = x
+        data_sets = (tf.data.Dataset, tf.distribute.DistributedDataset)
+        if isinstance(given["x"], data_sets):
             # Keras would warn that it does not shuffle a data set.
             given.setdefault("shuffle", False)
-        return super().fit(**given)
+        with replicas.naming_lost_workers():
+            return super().fit(**given)
 
     def evaluate(self, *args, **kwargs):
         # `fit()` hands its validation data on, checked already.
-        if "_use_cached_eval_dataset" not in kwargs:
-            given = named_arguments(keras.Model.evaluate, self, args, kwargs)
-            self._check_data(given, "steps")
-        return super().evaluate(*args, **kwargs)
+        if "_use_cached_eval_dataset" in kwargs:
+            return super().evaluate(*args, **kwargs)
+        given = named_arguments(keras.Model.evaluate, self, args, kwargs)
+        self._check_data(given, "steps")
+        given["x"] = self._among_replicas(given)
+        with replicas.naming_lost_workers():
+            return super().evaluate(**given)
 
     def predict(self, *args, **kwargs):
         given = named_arguments(keras.Model.predict, self, args, kwargs)
         self._check_data(given, "steps", labeled=False)
-        return super().predict(*args, **kwargs)
+        given["x"] = self._among_replicas(given)
+        with replicas.naming_lost_workers():
+            return super().predict(**given)
 
     def train_on_batch(self, *args, **kwargs):
         self._check_data(
@@ -288,6 +331,10 @@ class EpisodicModel(keras.Model):
             steps_name: String, which of them limits an endless data set.
             labeled: Boolean. Whether there must be labels of the queries.
         """
+        # Only compiled models have it, and `predict()` needs no more.
+        replicas.check_scope(
+            self._distribute_strategy, self.compiled and self.jit_compile
+        )
         x = given.get("x")
         if isinstance(x, tf.data.Dataset):
             endless = x.cardinality() == tf.data.INFINITE_CARDINALITY
@@ -310,6 +357,15 @@ class EpisodicModel(keras.Model):
         x = given.get("x")
         if labeled and isinstance(x, dict) and episode.SUPPORT_X in x:
             self._build_metrics(*_arrays(x, given["y"]))
+
+    def _among_replicas(self, given, training=False):
+        """Returns the `x` of `fit()` or its like, checked for replicas."""
+        return replicas.check_shares(
+            given.get("x"),
+            given.get("batch_size") or 32,
+            self.distribute_strategy.num_replicas_in_sync,
+            training,
+        )
 
     def _check_given(self, given, labeled):
         """Checks arguments as `_check_data()`, whose `x` is no data set."""
@@ -369,8 +425,7 @@ class EpisodicModel(keras.Model):
         if tf.executing_eagerly() and not _is_symbolic(x):
             self._check_batch(x)
         else:
-            integer_labels = self.takes_integer_labels and labels_keep_dtype()
-            episode.check(x, integer_labels=integer_labels)
+            episode.check(x, integer_labels=self.takes_integer_labels)
 
     def _check_batch(self, x, y=None, sample_weight=None):
         episode.check_keys(x)
@@ -398,12 +453,6 @@ class EpisodicModel(keras.Model):
             config["network"]
         )
         return cls(**config)
-
-
-def unscale(loss):
-    """Undoes Keras's division of a loss by the replicas of a strategy."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return loss * replicas if replicas > 1 else loss
 
 
 def check_network(network):
@@ -436,16 +485,6 @@ def _check_support_weight(weight):
             "Every support set must have an example whose weight is not "
             "0. Received: a task whose `support_weight` is 0 throughout."
         )
-
-
-def labels_keep_dtype():
-    """Whether labels that are no integers are the caller's fault.
-
-    To build the metrics for several devices, Keras calls the model on the
-    mean of their batches, of labels, too.
-    """
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return tf.executing_eagerly() or replicas == 1
 
 
 def _arrays(x, *others):

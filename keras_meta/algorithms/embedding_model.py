@@ -11,7 +11,6 @@ from keras_meta import normalization
 from keras_meta.algorithms import class_labels
 from keras_meta.algorithms.adapted_embedding_model import AdaptedEmbeddingModel
 from keras_meta.algorithms.base import EpisodicModel
-from keras_meta.algorithms.base import labels_keep_dtype
 
 
 class EmbeddingModel(EpisodicModel):
@@ -221,8 +220,7 @@ class EmbeddingModel(EpisodicModel):
 
     def _check_episode(self, x):
         episode.check_keys(x)
-        if labels_keep_dtype():
-            self._check_labels(x)
+        self._check_labels(x)
         super()._check_episode(x)
 
     def _check_labels(self, x, y=None):

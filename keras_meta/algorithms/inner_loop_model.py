@@ -12,12 +12,12 @@ from keras_meta import episode
 from keras_meta import inner_loop
 from keras_meta import normalization
 from keras_meta import per_step_normalization
+from keras_meta import replicas
 from keras_meta import task_mapping as task_mapping_module
 from keras_meta import xla
 from keras_meta.algorithms import network_copy
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.base import named_arguments
-from keras_meta.algorithms.base import unscale
 from keras_meta.algorithms.query_metrics import QueryMetrics
 from keras_meta.update_rules.gradient_descent import rule_or_descent
 
@@ -162,7 +162,8 @@ class InnerLoopModel(EpisodicModel):
         given = named_arguments(
             keras.Model.compile, self, (optimizer, loss, *args), kwargs
         )
-        if given.get("jit_compile", "auto") == "auto":
+        wanted = given.get("jit_compile", "auto")
+        if wanted == "auto" and self._distribute_strategy is None:
             steps = given.get("steps_per_execution", 1)
             if not given.get("run_eagerly") and xla.is_faster(
                 self.network, self._mapping(), self.inner_steps, steps
@@ -579,7 +580,7 @@ class InnerLoopModel(EpisodicModel):
         for metrics in self.query_metrics:
             if f"loss_{metrics.suffix}" in observations:
                 metrics.update_state(
-                    unscale(observations[f"loss_{metrics.suffix}"]),
+                    replicas.unscale(observations[f"loss_{metrics.suffix}"]),
                     tf.nest.map_structure(first, y),
                     observations[f"predictions_{metrics.suffix}"],
                     tf.nest.map_structure(first, sample_weight),
@@ -597,7 +598,9 @@ class InnerLoopModel(EpisodicModel):
         diverged = ~tf.reduce_all(results["finite"])
         loss = tf.where(diverged, tf.constant(float("nan"), loss.dtype), loss)
         tasks = tf.shape(results["finite"])[0]
-        self._loss_tracker.update_state(unscale(loss), sample_weight=tasks)
+        self._loss_tracker.update_state(
+            replicas.unscale(loss), sample_weight=tasks
+        )
 
     def _check_episode(self, x):
         super()._check_episode(x)

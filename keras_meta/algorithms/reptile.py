@@ -6,6 +6,7 @@ from keras_meta import arguments
 from keras_meta import episode
 from keras_meta import inner_loop
 from keras_meta import normalization
+from keras_meta import replicas
 from keras_meta.algorithms import random_draws
 from keras_meta.algorithms.inner_loop_model import InnerLoopModel
 from keras_meta.algorithms.query_metrics import QueryMetrics
@@ -181,9 +182,8 @@ class Reptile(InnerLoopModel):
         loss = self._query_loss(task, predictions, weights, True)
         # The optimizer adds the gradients of all replicas, and undoes the
         # scale, where it has one.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         gradients = [
-            self.optimizer.scale_loss((before - after) / replicas)
+            self.optimizer.scale_loss((before - after) / replicas.count())
             for before, after in zip(
                 adaptation.weights_per_step[0], adaptation.weights_per_step[-1]
             )
@@ -252,7 +252,10 @@ class Reptile(InnerLoopModel):
             )
             seed = tf.convert_to_tensor(self.shuffles)
             count = tf.shape(tasks["index"])[0]
-            tasks["shuffles"] = random_draws.integers([count, *shape], seed)
+            tasks["shuffles"] = replicas.own_share(
+                lambda count: random_draws.integers([count, *shape], seed),
+                count,
+            )
             self.shuffles.assign(seed + [0, 1])
         return tasks
 

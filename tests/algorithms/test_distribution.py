@@ -1,72 +1,48 @@
-"""Training on two devices; in a process of its own, which has two."""
+"""Training on several devices and workers, in processes of their own."""
 
+import contextlib
+import functools
+import pickle
 import subprocess
 import sys
 
-SCRIPT = """
-import contextlib
-
-import keras
-import numpy as np
-import tensorflow as tf
-
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-)
-
-import keras_meta
-from tests.algorithms.contract import blob_episodes
-
-MAKE = {
-    "MAML": lambda: keras_meta.MAML(
-        keras_meta.backbones.mlp((8,), (16,), outputs=3),
-        inner_learning_rate=0.1,
-        task_mapping="sequential",
-    ),
-    "PrototypicalNetwork": lambda: keras_meta.PrototypicalNetwork(
-        keras_meta.backbones.mlp((8,), (16,), outputs=4)
-    ),
-    "Reptile": lambda: keras_meta.Reptile(
-        keras_meta.backbones.mlp((8,), (16,), outputs=3),
-        inner_learning_rate=0.05,
-        task_mapping="sequential",
-    ),
-}
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-for name, make in MAKE.items():
-    results = []
-    for scope in (contextlib.nullcontext(), strategy.scope()):
-        keras.utils.set_random_seed(0)
-        with scope:
-            model = make()
-            model.compile(
-                keras.optimizers.SGD(0.1),
-                loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-                metrics=["accuracy"],
-                # One device need not be traced to know what comes of it.
-                run_eagerly=not tf.distribute.has_strategy(),
-            )
-        model.fit(blob_episodes(), steps_per_epoch=3, verbose=0)
-        test = blob_episodes(episodes=7)
-        logs = model.evaluate(test, verbose=0, return_dict=True)
-        results.append((model.get_weights(), logs))
-    (weights, logs), (other_weights, other_logs) = results
-    for one, other in zip(weights, other_weights):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-    for metric in ("loss", "accuracy"):
-        np.testing.assert_allclose(logs[metric], other_logs[metric], rtol=1e-4)
-    print(name, "is the same")
-"""
+from tests import workers
 
 
-def test_two_devices_train_as_one_does():
+@functools.cache
+def of_one_device(name):
+    return workers.train(name, contextlib.nullcontext())
+
+
+def check(results):
+    for name in workers.MAKE:
+        expected = of_one_device(name)
+        assert "weights" in results[name]
+        for what, values in results[name].items():
+            if what == "logs":
+                expected_logs = {key: expected["logs"][key] for key in values}
+                workers.assert_close(values, expected_logs)
+            else:
+                workers.assert_close(values, expected[what])
+
+
+def test_two_devices_train_as_one_does(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-m", "tests.workers", tmp_path / "results", "2", "1"],
+        cwd=workers.ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for name in ("MAML", "PrototypicalNetwork", "Reptile"):
-        assert f"{name} is the same" in done.stdout
+    check(pickle.loads((tmp_path / "results").read_bytes()))
+
+
+def test_two_workers_train_and_measure_as_one_device_does(tmp_path):
+    for results in workers.results_of(2, tmp_path, "1"):
+        check(results)
+
+
+def test_four_workers_train_as_one_device_does(tmp_path):
+    for results in workers.results_of(4, tmp_path):
+        check(results)
