@@ -28,6 +28,8 @@ CORE = {
     "divergence",
     "episode",
     "figures",
+    "flat_states",
+    "graph_checks",
     "inner_loop",
     "losses",
     "metrics",
@@ -38,6 +40,7 @@ CORE = {
     "rule_optimizer",
     "task_mapping",
     "update_rules",
+    "warmup_requests",
     "whole_files",
     "xla",
 }

@@ -91,6 +91,34 @@ class EpisodicModel(keras.Model):
             "`adapt(support_x, support_y, support_weight)`."
         )
 
+    def task_state(self, x):
+        """Adapts to support sets; returns what `answer_from_state()` needs.
+
+        What `model(x)` does is so taken apart: adapted once, a task answers
+        queries any number of times. Unless an algorithm keeps less, it is
+        the support set itself.
+
+        Args:
+            x: Dictionary of the support sets of a meta-batch: `support_x`,
+                `support_y`, and maybe `support_weight`.
+
+        Returns:
+            Structure of tensors `[tasks, ...]`.
+        """
+        return x
+
+    def answer_from_state(self, state, query_x):
+        """Answers queries of tasks that were adapted to before.
+
+        Args:
+            state: What `task_state()` returned.
+            query_x: The queries of the same tasks, `[tasks, query, ...]`.
+
+        Returns:
+            The predictions that `model(x)` gives of support sets and queries.
+        """
+        return self({**state, episode.QUERY_X: query_x}, training=False)
+
     def predictions_per_step(self, x):
         """Returns the predictions for the queries after each inner step.
 
@@ -231,21 +259,53 @@ class EpisodicModel(keras.Model):
         self._check_data({"x": x}, labeled=False)
         return super().predict_on_batch(x)
 
-    def export(self, filepath, format="tf_saved_model", **kwargs):
+    def export(
+        self,
+        filepath,
+        format="tf_saved_model",
+        preprocessing=None,
+        warmup=None,
+        **kwargs,
+    ):
         """Writes a SavedModel that adapts inside its graph.
 
-        Its signature `adapt_and_predict` takes `support_x`, `support_y` and
-        `query_x` with any number of tasks, supports and queries, and gives
-        the predictions. It loads in plain TensorFlow, without this package.
+        Its signatures take any number of tasks, supports and queries:
+
+        - `adapt_and_predict`: from `support_x`, `support_y` and `query_x` to
+          the predictions;
+        - `adapt`: from `support_x` and `support_y` to `task_state`, numbers
+          `[tasks, size]`;
+        - `predict`: from `task_state` and `query_x` to the predictions.
+
+        It loads in plain TensorFlow, without this package, and holds what
+        TensorFlow Serving needs. For a device, see
+        `keras_meta.export_litert()`.
 
         Args:
             filepath: String or path, the folder to write.
-            format: `"tf_saved_model"`, the only format so far.
+            format: `"tf_saved_model"`, the only format of this method.
+            preprocessing: Optional `keras.Model` from one batch of raw
+                examples to what the network takes, such as resized images;
+                `support_x` and `query_x` are then raw.
+            warmup: Optional meta-batch of raw episodes, a dictionary as of
+                `call()`. With it a server is warmed up. `None` (the default)
+                means one of made-up examples, or none where the size of an
+                example is not fixed.
             **kwargs: Arguments of `keras.export.ExportArchive.write_out()`,
                 such as `verbose`.
+
+        Raises:
+            ValueError, TypeError: Where the format is another one, or the
+                size of the inputs is not known.
         """
         arguments.check_choice("format", format, ("tf_saved_model",))
-        export.export_saved_model(self, filepath, **kwargs)
+        if preprocessing is not None:
+            check_is_model("preprocessing", preprocessing)
+        if warmup is not None:
+            episode.check_keys(warmup)
+        export.export_saved_model(
+            self, filepath, preprocessing, warmup, **kwargs
+        )
 
     @property
     def task_loss(self):
@@ -387,13 +447,18 @@ def unscale(loss):
     return loss * replicas if replicas > 1 else loss
 
 
+def check_is_model(name, model):
+    """Raises a `TypeError` where an argument is no `keras.Model`."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`{name}` must be a `keras.Model`. Received: "
+            f"{name}={model!r} of type {type(model).__name__}."
+        )
+
+
 def check_network(network):
     """Raises an error where `network` is no built `keras.Model`."""
-    if not isinstance(network, keras.Model):
-        raise TypeError(
-            "`network` must be a `keras.Model`. Received: "
-            f"network={network!r} of type {type(network).__name__}."
-        )
+    check_is_model("network", network)
     if not network.built:
         raise ValueError(
             "`network` must be built, so that its weights are there. "
