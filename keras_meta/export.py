@@ -165,6 +165,31 @@ def endpoints(
     return found
 
 
+def endpoint_of_task(model, preprocessing=None, queries=None):
+    """Returns what a file of the model of one task computes.
+
+    Args:
+        model: A `keras.Model`, such as `adapt()` gives.
+        preprocessing: Optional `keras.Model`, what becomes of inputs first.
+        queries: Integer, or `None` for any number.
+
+    Returns:
+        Dictionary from the name to an `Endpoint`, as `endpoints()`.
+    """
+    takes = model if preprocessing is None else preprocessing
+    spec = tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec(leaf.shape[1:], leaf.dtype, leaf.name),
+        _input_signature(takes, episode.QUERY_X, examples=queries),
+    )
+
+    def predict(query_x):
+        if preprocessing is not None:
+            query_x = preprocessing(query_x, training=False)
+        return model(query_x, training=False)
+
+    return {PREDICT: Endpoint(predict, [spec])}
+
+
 def _for_each_example(preprocessing, inputs):
     """Applies a model of examples to `[tasks, examples, ...]`."""
     counts = tf.shape(tf.nest.flatten(inputs)[0])[:2]

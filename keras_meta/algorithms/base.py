@@ -1,4 +1,6 @@
+import functools
 import inspect
+import os
 
 import keras
 import numpy as np
@@ -8,6 +10,10 @@ from keras_meta import arguments
 from keras_meta import episode
 from keras_meta import export
 from keras_meta import inner_loop
+from keras_meta import whole_files
+
+# What entries of a file hold states of random generators.
+_GENERATOR = "generator_"
 
 
 class EpisodicModel(keras.Model):
@@ -258,6 +264,75 @@ class EpisodicModel(keras.Model):
     def predict_on_batch(self, x):
         self._check_data({"x": x}, labeled=False)
         return super().predict_on_batch(x)
+
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """Saves the model as Keras does, to one `.keras` file.
+
+        A file that is there is replaced only when the new one is whole: where
+        the disk is full, or the process is killed, it stays as it was.
+
+        Args:
+            filepath: String or path, the file to write.
+            overwrite: Boolean. Whether a file that is there is replaced, and
+                not asked for first. Defaults to `True`.
+            zipped: Boolean; see `keras.Model.save()`. `None` (the default)
+                means one file.
+            **kwargs: Further arguments of `keras.Model.save()`.
+        """
+        write = functools.partial(super().save, zipped=zipped, **kwargs)
+        self._write_whole(write, filepath, overwrite, ".keras")
+
+    def save_weights(self, filepath, overwrite=True, **kwargs):
+        """Saves all weights, those of the optimizer included, as Keras does.
+
+        A file that is there is replaced only when the new one is whole.
+
+        Args:
+            filepath: String or path, the file to write.
+            overwrite: Boolean. Whether a file that is there is replaced, and
+                not asked for first. Defaults to `True`.
+            **kwargs: Further arguments of `keras.Model.save_weights()`.
+        """
+        write = functools.partial(super().save_weights, **kwargs)
+        self._write_whole(write, filepath, overwrite, ".weights.h5")
+
+    def _write_whole(self, write, filepath, overwrite, ending):
+        # Folders, other places than the disk, and questions are left to Keras.
+        try:
+            path = os.fspath(filepath)
+        except TypeError:
+            path = ""
+        local = path.endswith(ending) and "://" not in path
+        asks = not overwrite and os.path.exists(path)
+        if not local or asks:
+            write(filepath, overwrite=overwrite)
+            return
+        with whole_files.replacing(path, ending) as temporary:
+            write(temporary)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        # Keras saves no state of random generators, of dropout for example.
+        for number, variable in enumerate(self._generators()):
+            store[f"{_GENERATOR}{number}"] = variable
+
+    def load_own_variables(self, store):
+        names = [name for name in store.keys() if name.startswith(_GENERATOR)]
+        super().load_own_variables(
+            {name: store[name] for name in store.keys() if name not in names}
+        )
+        # Files of earlier versions have none.
+        for name in names:
+            number = int(name.removeprefix(_GENERATOR))
+            self._generators()[number].assign(store[name])
+
+    def _generators(self):
+        """Returns the states of all random generators of layers."""
+        return [
+            variable
+            for variable in self.variables
+            if variable.name == "seed_generator_state"
+        ]
 
     def export(
         self,
