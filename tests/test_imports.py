@@ -36,6 +36,7 @@ CORE = {
     "normalization",
     "pair",
     "per_step_normalization",
+    "resuming",
     "ridge_regression",
     "rule_optimizer",
     "task_mapping",

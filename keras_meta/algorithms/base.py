@@ -10,6 +10,7 @@ from keras_meta import arguments
 from keras_meta import episode
 from keras_meta import export
 from keras_meta import inner_loop
+from keras_meta import resuming
 from keras_meta import whole_files
 
 # What entries of a file hold states of random generators.
@@ -235,6 +236,7 @@ class EpisodicModel(keras.Model):
         if isinstance(given.get("x"), tf.data.Dataset):
             # Keras would warn that it does not shuffle a data set.
             given.setdefault("shuffle", False)
+            given = resuming.continued(self, given)
         return super().fit(**given)
 
     def evaluate(self, *args, **kwargs):
