@@ -84,7 +84,8 @@ def unflatten(flat, spec):
             start += 1 + axes
         part = flat[:, start : start + count]
         part = tf.reshape(part, tf.concat([[-1], sizes], axis=0))
-        part.set_shape([None, *shape] if shape.rank is not None else None)
+        if shape.rank is not None:
+            part.set_shape([flat.shape[0], *shape])
         leaves.append(tf.cast(part, leaf.dtype))
         start += count
     return tf.nest.pack_sequence_as(spec, leaves)

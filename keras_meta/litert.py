@@ -1,7 +1,9 @@
+import contextlib
 import os
 import tempfile
 import unittest.mock
 
+import keras
 import tensorflow as tf
 
 from keras_meta import arguments
@@ -64,7 +66,7 @@ def export_litert(
             "sizes of a file for a device are fixed. Received: supports=None. "
             "Pass the size of the support set, such as `supports=25`."
         )
-    with unittest.mock.patch.object(tf.nn, "relu", _relu):
+    with _in_operations_of_litert():
         signatures = _signatures(model, preprocessing, supports, queries)
     contents = _converted(model, preprocessing, signatures)
     with whole_files.writing(os.fspath(filepath)) as file:
@@ -113,7 +115,34 @@ def _converted(model, preprocessing, signatures):
             ) from error
 
 
+# The same functions of other operations: where a comment stands, LiteRT lacks
+# an operation or computes another one in its place.
+
+
+@contextlib.contextmanager
+def _in_operations_of_litert():
+    with (
+        unittest.mock.patch.object(tf.nn, "relu", _relu),
+        unittest.mock.patch.object(tf.math, "l2_normalize", _l2_normalize),
+        unittest.mock.patch.object(
+            keras.layers.UnitNormalization, "call", _unit_normalization
+        ),
+    ):
+        yield
+
+
 def _relu(x, name=None):
-    """ReLU whose gradient LiteRT has; that of `tf.nn.relu` it lacks."""
+    # There is no gradient of the operation.
     x = tf.convert_to_tensor(x)
     return tf.where(x > 0, x, tf.zeros_like(x), name=name)
+
+
+def _l2_normalize(x, axis=None, epsilon=1e-12, name=None):
+    # With the limit below the root, the converter would leave it out: what
+    # is 0 would become NaN.
+    squares = tf.reduce_sum(tf.square(x), axis=axis, keepdims=True)
+    return tf.divide(x, tf.maximum(tf.sqrt(squares), epsilon**0.5), name=name)
+
+
+def _unit_normalization(self, inputs):
+    return _l2_normalize(inputs, self.axis)

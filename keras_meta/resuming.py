@@ -9,15 +9,15 @@ import keras
 import tensorflow as tf
 
 
-def continued(model, given):
+def continued(given):
     """Makes `fit()` go on with the data that an unstopped run would see.
 
-    Epoch n of a data set, counted from 0, begins with its batch number
-    `n * steps_per_epoch`, whichever run takes it; where there is no
-    `steps_per_epoch`, with the shuffle number n of the whole data set.
+    With `steps_per_epoch`, epoch n of a data set, counted from 0, begins with
+    its batch number `n * steps_per_epoch`, whichever run takes it. Without,
+    an epoch is the whole data set; where it is shuffled by this package, that
+    depends on n.
 
     Args:
-        model: The model that is trained.
         given: Dictionary of the arguments of `fit()`; `x` is a
             `tf.data.Dataset`.
 
@@ -29,47 +29,54 @@ def continued(model, given):
         each = callbacks.callbacks
     else:
         each = keras.tree.flatten(callbacks) if callbacks else []
+    # Without these no data set begins but at its beginning.
     restores = any(
         isinstance(callback, keras.callbacks.BackupAndRestore)
         for callback in each
     )
-    # Without these no data set begins but at its beginning.
     if not restores and not given.get("initial_epoch"):
         return given
-    continuation = _Continuation(model, given)
+    steps = given.get("steps_per_epoch")
+    if steps is not None:
+        begin = _from_batch
+    elif hasattr(given["x"], "keras_meta_of_epoch"):
+        steps, begin = 1, _of_epoch
+    else:
+        return given
+    first = tf.Variable(0, trainable=False, dtype="int64")
+    # There is nothing in it for AutoGraph.
+    begin_at_first = tf.autograph.experimental.do_not_convert(
+        lambda _: begin(given["x"], first)
+    )
+    dataset = tf.data.Dataset.from_tensors(0).flat_map(begin_at_first)
+    if begin is _of_epoch:
+        count = given["x"].cardinality()
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
+    continuation = _Continuation(first, steps)
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks.append(continuation)
     else:
         callbacks = [*each, continuation]
-    return {**given, "x": continuation.dataset, "callbacks": callbacks}
+    return {**given, "x": dataset, "callbacks": callbacks}
 
 
 class _Continuation(keras.callbacks.Callback):
-    """Sets where the data begin, once all other callbacks have begun.
+    """Tells a data set where to begin, should it begin with an epoch.
 
-    One of them may restore the epoch; data are not read before.
+    Of those of one run only the first is told by a callback that restores it.
     """
 
-    def __init__(self, model, given):
+    def __init__(self, first, steps):
         super().__init__()
-        self._trained = model
-        self._initial_epoch = given.get("initial_epoch") or 0
-        self._steps = given.get("steps_per_epoch")
-        self.dataset = self._given = given["x"]
-        if self._steps is not None:
-            self._first = tf.Variable(0, trainable=False, dtype="int64")
-            self.dataset = tf.data.Dataset.from_tensors(0).flat_map(
-                lambda _: _from_batch(self._given, self._first)
-            )
+        self._first = first
+        self._steps = steps
 
-    def on_train_begin(self, logs=None):
-        epoch = self._trained._initial_epoch or self._initial_epoch
-        if self._steps is not None:
-            self._first.assign(epoch * self._steps)
-            return
-        # To begin to read it is what moves a data set to its next shuffle.
-        for _ in range(epoch):
-            next(iter(self._given), None)
+    def on_epoch_begin(self, epoch, logs=None):
+        self._first.assign(epoch * self._steps)
+
+
+def _of_epoch(dataset, number):
+    return dataset.keras_meta_of_epoch(number)
 
 
 def _from_batch(dataset, number):

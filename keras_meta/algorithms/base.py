@@ -236,7 +236,7 @@ class EpisodicModel(keras.Model):
         if isinstance(given.get("x"), tf.data.Dataset):
             # Keras would warn that it does not shuffle a data set.
             given.setdefault("shuffle", False)
-            given = resuming.continued(self, given)
+            given = resuming.continued(given)
         return super().fit(**given)
 
     def evaluate(self, *args, **kwargs):
