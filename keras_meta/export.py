@@ -271,6 +271,9 @@ def _input_signature(network, name, tasks=None, examples=None):
     """Returns a `tf.TensorSpec` `[tasks, examples, ...]` of the inputs."""
     inputs = getattr(network, "input", None)
     if inputs is None:
+        # A `keras.Sequential` that was never called has but these.
+        inputs = getattr(network, "inputs", None)
+    if inputs is None:
         config = network.get_build_config() or {}
         shape = config.get("input_shape")
         if shape is None:
