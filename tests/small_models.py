@@ -83,9 +83,7 @@ SETTINGS = {
         attention_size=4,
         stages=1,
     ),
-    "SiameseNetwork": lambda: dict(
-        network=embedding(), head="verification"
-    ),
+    "SiameseNetwork": lambda: dict(network=embedding(), head="verification"),
 }
 
 # Those that `fit()` trains on ordinary examples.

@@ -201,7 +201,8 @@ def test_shapes_are_checked_where_a_server_does_not(exported_classifier):
         )
         graph = session.graph.as_graph_def()
     kinds = {node.op for node in graph.node} | {
-        node.op for function in graph.library.function
+        node.op
+        for function in graph.library.function
         for node in function.node_def
     }
     assert {"EnsureShape", "Assert"} <= kinds
@@ -270,7 +271,9 @@ def test_an_own_algorithm_has_both_ways_without_a_hook(tmp_path):
 
 
 def test_targets_of_any_shape_are_kept_in_two_steps(tmp_path):
-    model = keras_meta.MatchingNetwork(small_models.embedding(), regression=True)
+    model = keras_meta.MatchingNetwork(
+        small_models.embedding(), regression=True
+    )
     model.export(tmp_path / "exported", verbose=False)
     signatures = tf.saved_model.load(tmp_path / "exported").signatures
     x, _ = contract.first_batch()

@@ -222,8 +222,7 @@ def test_table_of_the_docs_says_the_same():
     }
     assert told == {
         algorithm: [
-            "yes" if is_there(algorithm, column) else "no"
-            for column in COLUMNS
+            "yes" if is_there(algorithm, column) else "no" for column in COLUMNS
         ]
         for algorithm in small_models.SETTINGS
     }

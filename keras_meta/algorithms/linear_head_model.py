@@ -72,9 +72,7 @@ class LinearHeadModel(EmbeddingModel):
         return embeddings
 
     def score(self, support, labels, weight, queries, training):
-        return self.score_from(
-            self.summarize(support, labels, weight), queries
-        )
+        return self.score_from(self.summarize(support, labels, weight), queries)
 
     def summarize(self, support, labels, weight):
         if self.regression:

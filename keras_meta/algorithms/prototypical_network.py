@@ -79,9 +79,7 @@ class PrototypicalNetwork(MetricModel):
         self.sharpness = sharpness
 
     def score(self, support, labels, weight, queries, training):
-        return self.score_from(
-            self.summarize(support, labels, weight), queries
-        )
+        return self.score_from(self.summarize(support, labels, weight), queries)
 
     def summarize(self, support, labels, weight):
         return class_means(support, labels, weight)
