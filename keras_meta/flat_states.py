@@ -74,8 +74,8 @@ def unflatten(flat, spec):
     for leaf in tf.nest.flatten(spec):
         shape = leaf.shape[1:]
         if shape.is_fully_defined():
-            sizes = shape.as_list()
-            count = math.prod(sizes)
+            sizes = tf.constant(shape.as_list(), "int32")
+            count = math.prod(shape.as_list())
         else:
             axes = tf.cast(flat[0, start], "int32")
             sizes = flat[0, start + 1 : start + 1 + axes]

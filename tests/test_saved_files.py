@@ -111,6 +111,15 @@ def test_saving_replaces_what_was_there(model, tmp_path):
     keras.saving.load_model(path).load_weights(tmp_path / "model.weights.h5")
 
 
+def test_a_model_that_was_never_trained_loads_without_a_warning(
+    model, tmp_path
+):
+    # Warnings are errors here.
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.built and loaded.optimizer.iterations == 0
+
+
 def test_other_names_are_refused_as_by_keras(model, tmp_path):
     with pytest.raises(ValueError, match="Invalid filepath extension"):
         model.save(tmp_path / "model.zip")

@@ -41,7 +41,7 @@ def training_data(algorithm):
     if algorithm in small_models.PRETRAINED:
         data = keras_meta.episodes.examples(*contract.blobs(), batch_size=200)
         return data, {}
-    data = contract.blob_episodes(2, shots=1, queries=1)
+    data = contract.blob_episodes(1, shots=1, queries=1)
     return data, {"steps_per_epoch": 2}
 
 

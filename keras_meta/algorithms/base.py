@@ -192,11 +192,14 @@ class EpisodicModel(keras.Model):
         # Keras would create its variables within the first step, and
         # TensorFlow traces a step that creates variables once more. With
         # several devices, Keras creates them before.
+        self._build_optimizer()
+        super().make_train_function(force)
+        return self.train_function
+
+    def _build_optimizer(self):
         if self._distribute_strategy is None and self.optimizer is not None:
             if not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
-        super().make_train_function(force)
-        return self.train_function
 
     def _build_metrics(self, x, y):
         """Creates the variables of compiled metrics, as of the optimizer.
@@ -299,6 +302,8 @@ class EpisodicModel(keras.Model):
         self._write_whole(write, filepath, overwrite, ".weights.h5")
 
     def _write_whole(self, write, filepath, overwrite, ending):
+        # It is built when a file is read, which would warn that it was not.
+        self._build_optimizer()
         # Folders, other places than the disk, and questions are left to Keras.
         try:
             path = os.fspath(filepath)
