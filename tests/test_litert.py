@@ -71,6 +71,26 @@ def test_embeddings_of_zeros_stay_zeros(tmp_path):
     np.testing.assert_allclose(answer, adapted(queries), atol=1e-6)
 
 
+def test_reptile_adapts_by_gradient_descent(tmp_path):
+    model = keras_meta.Reptile(
+        small_models.classifier(),
+        update_rule=keras_meta.update_rules.GradientDescent(0.01),
+        inner_loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        task_mapping="sequential",
+    )
+    path = tmp_path / "learner.tflite"
+    keras_meta.export_litert(model, path, supports=6, queries=12)
+    x, _ = contract.first_batch()
+    one = {key: value[:1] for key, value in x.items()}
+    state = lite_files.run(
+        path, "adapt", support_x=one["support_x"], support_y=one["support_y"]
+    )["task_state"]
+    answer = lite_files.answer(
+        path, "predict", task_state=state, query_x=one["query_x"]
+    )
+    np.testing.assert_allclose(answer, model(one), rtol=1e-4, atol=1e-4)
+
+
 def test_what_is_patched_for_the_conversion_is_as_before(tmp_path):
     relu, normalize = tf.nn.relu, tf.math.l2_normalize
     unit = keras.layers.UnitNormalization.call
@@ -80,8 +100,19 @@ def test_what_is_patched_for_the_conversion_is_as_before(tmp_path):
     assert keras.layers.UnitNormalization.call is unit
 
 
-def test_says_what_cannot_run_and_leaves_no_file(tmp_path):
-    model = small_models.make_model("RidgeHead")
+def convolutional_maml():
+    network = keras_meta.backbones.conv4((8, 8, 1), outputs=2, filters=2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return keras_meta.MAML(network, inner_loss=loss)
+
+
+@pytest.mark.parametrize(
+    "make_model",
+    [convolutional_maml, lambda: small_models.make_model("RidgeHead")],
+    ids=["gradients of convolutions", "linear equations"],
+)
+def test_says_what_cannot_run_and_leaves_no_file(make_model, tmp_path):
+    model = make_model()
     with pytest.raises(ValueError, match="Adapt elsewhere, and export what"):
         keras_meta.export_litert(model, tmp_path / "a.tflite", supports=6)
     assert not list(tmp_path.iterdir())

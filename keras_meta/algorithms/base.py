@@ -197,9 +197,11 @@ class EpisodicModel(keras.Model):
         return self.train_function
 
     def _build_optimizer(self):
-        if self._distribute_strategy is None and self.optimizer is not None:
-            if not self.optimizer.built:
-                self.optimizer.build(self.trainable_variables)
+        # There is none where the model was never compiled.
+        optimizer = getattr(self, "optimizer", None)
+        if self._distribute_strategy is None and optimizer is not None:
+            if not optimizer.built:
+                optimizer.build(self.trainable_variables)
 
     def _build_metrics(self, x, y):
         """Creates the variables of compiled metrics, as of the optimizer.
