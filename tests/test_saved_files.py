@@ -41,6 +41,93 @@ def test_file_of_an_earlier_version_answers_and_trains(version, algorithm):
     assert model.optimizer.iterations == 2
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = keras.layers.Dense(4, activation="relu")
+        self.dropout = keras.layers.Dropout(0.5)
+        self.head = keras.layers.Dense(3)
+
+    def build(self, shape):
+        self.hidden.build(shape)
+        self.head.build((None, 4))
+        super().build(shape)
+
+    def call(self, x, training=False):
+        return self.head(self.dropout(self.hidden(x), training=training))
+
+
+def subclassed():
+    network = Subclassed()
+    network.build((None, 8))
+    return network
+
+
+def nested():
+    inner = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(4),
+            keras.layers.BatchNormalization(),
+            keras.layers.GaussianDropout(0.5),
+        ]
+    )
+    inputs = keras.Input((8,))
+    both = keras.layers.Add()([inner(inputs), keras.layers.Dense(4)(inputs)])
+    return keras.Model(inputs, keras.layers.Dense(3)(both))
+
+
+def recurrent():
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Reshape((4, 2)),
+            keras.layers.GRU(3, use_cudnn=False, dropout=0.5),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def convolutional():
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Reshape((8, 1)),
+            keras.layers.Conv1D(2, 3),
+            keras.layers.SpatialDropout1D(0.5),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "network", [subclassed, nested, recurrent, convolutional]
+)
+@pytest.mark.parametrize("algorithm", ["MAML", "PrototypicalNetwork"])
+def test_training_goes_on_with_networks_of_any_kind(
+    algorithm, network, tmp_path
+):
+    model = getattr(keras_meta, algorithm)(network())
+    model.compile(
+        "adam",
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run_eagerly=True,
+    )
+    batch = next(iter(contract.blob_episodes(1)))
+    model.train_on_batch(*batch)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(model(batch[0]), loaded(batch[0]))
+    # Two steps: dropout, too, draws what it would have drawn.
+    for _ in range(2):
+        for either in (model, loaded):
+            either.train_on_batch(*batch)
+    for one, other in zip(model.variables, loaded.variables, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
+
+
 def test_files_are_small():
     for path in FILES.rglob("*.*"):
         assert path.stat().st_size < 30_000, path
