@@ -56,6 +56,7 @@ from keras_meta.algorithms.siamese_network import SiameseNetwork
 from keras_meta.algorithms.snail import SNAIL
 from keras_meta.divergence import DivergenceError
 from keras_meta.evaluation import evaluate_episodes
+from keras_meta.litert import export_litert
 from keras_meta.rule_optimizer import RuleOptimizer
 from keras_meta.task_library import TaskLibrary
 from keras_meta.version import __version__
@@ -91,6 +92,7 @@ __all__ = [
     "distances",
     "episodes",
     "evaluate_episodes",
+    "export_litert",
     "losses",
     "metrics",
     "update_rules",

@@ -277,7 +277,7 @@ def descend(
         moving = _chosen(weights, adapting)
         with tf.GradientTape() as inner_tape:
             inner_tape.watch(moving)
-            all_weights = _with_chosen(weights, adapting, moving)
+            all_weights = with_chosen(weights, adapting, moving)
             loss, state = objective(step, all_weights, state)
         gradients = dense_gradients(inner_tape, loss, moving)
         if proximity:
@@ -290,7 +290,7 @@ def descend(
         moving, rule_state = update_rule.call(
             moving, gradients, rule_state, first_step + step
         )
-        weights = _with_chosen(weights, adapting, moving)
+        weights = with_chosen(weights, adapting, moving)
         return weights, rule_state, state, loss
 
     weights = list(weights)
@@ -373,7 +373,7 @@ def _recomputed(take_step, steps, values):
             parts, loss = compute(index, parts)
             return index + 1, parts, between, _put(losses, loss, index)
 
-        start = _with_chosen(flat, floating, floats)
+        start = with_chosen(flat, floating, floats)
         # Not arrays of TensorFlow, which XLA does not take here.
         between = [tf.stack([tf.zeros_like(part)] * count) for part in start]
         losses = tf.zeros([count], keras.config.floatx())
@@ -445,8 +445,14 @@ def _chosen(items, chosen):
     return [item for item, is_chosen in zip(items, chosen) if is_chosen]
 
 
-def _with_chosen(items, chosen, replacements):
-    """Returns `items`, the chosen ones replaced."""
+def with_chosen(items, chosen, replacements):
+    """Returns `items`, the chosen ones replaced.
+
+    Args:
+        items: List.
+        chosen: List of as many booleans.
+        replacements: Iterable, one for each that is chosen.
+    """
     replacements = iter(replacements)
     return [
         next(replacements) if is_chosen else item

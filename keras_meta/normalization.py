@@ -36,6 +36,26 @@ def normalization_layers(network):
     ]
 
 
+def statistics_mask(network):
+    """Returns which of the states of `network` an episode sets.
+
+    Args:
+        network: A built `keras.Model`.
+
+    Returns:
+        List of booleans, for `network.non_trainable_variables`.
+    """
+    statistics = {
+        id(variable)
+        for layer in normalization_layers(network)
+        for variable in (layer.moving_mean, layer.moving_variance)
+    }
+    return [
+        id(variable) in statistics
+        for variable in network.non_trainable_variables
+    ]
+
+
 def check_layers(network):
     """Raises a `ValueError` for batch normalization that cannot be right."""
     for layer in normalization_layers(network):

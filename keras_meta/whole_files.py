@@ -20,11 +20,33 @@ def writing(path):
         np.save(file, np.arange(3))
     ```
     """
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    try:
+    with replacing(path) as temporary:
         with open(temporary, "xb") as file:
             yield file
-            file.flush()
+
+
+@contextlib.contextmanager
+def replacing(path, ending=""):
+    """Gives the path of a file to write, which is then put at `path`.
+
+    For what writes files by their path only; see `writing()`.
+
+    Args:
+        path: String, where the file shall be.
+        ending: String, how the name of the file to write must end. Defaults
+            to `""`.
+
+    Example:
+
+    ```python
+    with whole_files.replacing("model.keras", ".keras") as path:
+        keras.saving.save_model(model, path)
+    ```
+    """
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp{ending}"
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:

@@ -59,13 +59,12 @@ class AmortizedModel(EmbeddingModel):
         layer.build(*shape)
         return layer
 
-    def answer(self, support, labels, weight, queries, training, **given):
+    def _labels_and_weight(self, x, support):
+        labels, weight = super()._labels_and_weight(x, support)
         if self.regression:
             # Of an exported signature nothing is known but the dtype.
             labels = tf.ensure_shape(labels, [None, None, self.outputs])
-        return super().answer(
-            support, labels, weight, queries, training, **given
-        )
+        return labels, weight
 
     def _check_batch(self, x, y=None, sample_weight=None):
         super()._check_batch(x, y, sample_weight)

@@ -1,4 +1,6 @@
+import functools
 import inspect
+import os
 
 import keras
 import numpy as np
@@ -10,6 +12,11 @@ from keras_meta import episode
 from keras_meta import export
 from keras_meta import inner_loop
 from keras_meta import replicas
+from keras_meta import resuming
+from keras_meta import whole_files
+
+# What entries of a file hold states of random generators.
+_GENERATOR = "generator_"
 
 
 class EpisodicModel(keras.Model):
@@ -94,6 +101,34 @@ class EpisodicModel(keras.Model):
             "`adapt(support_x, support_y, support_weight)`."
         )
 
+    def task_state(self, x):
+        """Adapts to support sets; returns what `answer_from_state()` needs.
+
+        What `model(x)` does is so taken apart: adapted once, a task answers
+        queries any number of times. Unless an algorithm keeps less, it is
+        the support set itself.
+
+        Args:
+            x: Dictionary of the support sets of a meta-batch: `support_x`,
+                `support_y`, and maybe `support_weight`.
+
+        Returns:
+            Structure of tensors `[tasks, ...]`.
+        """
+        return x
+
+    def answer_from_state(self, state, query_x):
+        """Answers queries of tasks that were adapted to before.
+
+        Args:
+            state: What `task_state()` returned.
+            query_x: The queries of the same tasks, `[tasks, query, ...]`.
+
+        Returns:
+            The predictions that `model(x)` gives of support sets and queries.
+        """
+        return self({**state, episode.QUERY_X: query_x}, training=False)
+
     def predictions_per_step(self, x):
         """Returns the predictions for the queries after each inner step.
 
@@ -161,9 +196,7 @@ class EpisodicModel(keras.Model):
         # Keras would create its variables within the first step, and
         # TensorFlow traces a step that creates variables once more. With
         # several devices, Keras creates them before.
-        if self._distribute_strategy is None and self.optimizer is not None:
-            if not self.optimizer.built:
-                self.optimizer.build(self.trainable_variables)
+        self._build_optimizer()
         super().make_train_function(force)
         return self.train_function
 
@@ -208,6 +241,13 @@ class EpisodicModel(keras.Model):
         function = super()._make_function(step)
         return lambda iterator: dict(zip(names, tf.unstack(function(iterator))))
 
+    def _build_optimizer(self):
+        # There is none where the model was never compiled.
+        optimizer = getattr(self, "optimizer", None)
+        if self._distribute_strategy is None and optimizer is not None:
+            if not optimizer.built:
+                optimizer.build(self.trainable_variables)
+
     def _build_metrics(self, x, y):
         """Creates the variables of compiled metrics, as of the optimizer.
 
@@ -236,6 +276,8 @@ class EpisodicModel(keras.Model):
     def fit(self, *args, **kwargs):
         given = named_arguments(keras.Model.fit, self, args, kwargs)
         self._check_data(given, "steps_per_epoch")
+        if isinstance(given.get("x"), tf.data.Dataset):
+            given = resuming.continued(given)
         given["x"] = self._among_replicas(given, training=True)
         x, y, weight = keras.utils.unpack_x_y_sample_weight(
             given.get("validation_data")
@@ -293,21 +335,124 @@ class EpisodicModel(keras.Model):
         self._check_data({"x": x}, labeled=False)
         return super().predict_on_batch(x)
 
-    def export(self, filepath, format="tf_saved_model", **kwargs):
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """Saves the model as Keras does, to one `.keras` file.
+
+        A file that is there is replaced only when the new one is whole: where
+        the disk is full, or the process is killed, it stays as it was.
+
+        Args:
+            filepath: String or path, the file to write.
+            overwrite: Boolean. Whether a file that is there is replaced, and
+                not asked for first. Defaults to `True`.
+            zipped: Boolean; see `keras.Model.save()`. `None` (the default)
+                means one file.
+            **kwargs: Further arguments of `keras.Model.save()`.
+        """
+        write = functools.partial(super().save, zipped=zipped, **kwargs)
+        self._write_whole(write, filepath, overwrite, ".keras")
+
+    def save_weights(self, filepath, overwrite=True, **kwargs):
+        """Saves all weights, those of the optimizer included, as Keras does.
+
+        A file that is there is replaced only when the new one is whole.
+
+        Args:
+            filepath: String or path, the file to write.
+            overwrite: Boolean. Whether a file that is there is replaced, and
+                not asked for first. Defaults to `True`.
+            **kwargs: Further arguments of `keras.Model.save_weights()`.
+        """
+        write = functools.partial(super().save_weights, **kwargs)
+        self._write_whole(write, filepath, overwrite, ".weights.h5")
+
+    def _write_whole(self, write, filepath, overwrite, ending):
+        # It is built when a file is read, which would warn that it was not.
+        self._build_optimizer()
+        # Folders, other places than the disk, and questions are left to Keras.
+        try:
+            path = os.fspath(filepath)
+        except TypeError:
+            path = ""
+        local = path.endswith(ending) and "://" not in path
+        asks = not overwrite and os.path.exists(path)
+        if not local or asks:
+            write(filepath, overwrite=overwrite)
+            return
+        with whole_files.replacing(path, ending) as temporary:
+            write(temporary)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        # Keras saves no state of random generators, of dropout for example.
+        for number, variable in enumerate(self._generators()):
+            store[f"{_GENERATOR}{number}"] = variable
+
+    def load_own_variables(self, store):
+        names = [name for name in store.keys() if name.startswith(_GENERATOR)]
+        super().load_own_variables(
+            {name: store[name] for name in store.keys() if name not in names}
+        )
+        # Files of earlier versions have none.
+        for name in names:
+            number = int(name.removeprefix(_GENERATOR))
+            self._generators()[number].assign(store[name])
+
+    def _generators(self):
+        """Returns the states of all random generators of layers."""
+        return [
+            variable
+            for variable in self.variables
+            if variable.name == "seed_generator_state"
+        ]
+
+    def export(
+        self,
+        filepath,
+        format="tf_saved_model",
+        preprocessing=None,
+        warmup=None,
+        **kwargs,
+    ):
         """Writes a SavedModel that adapts inside its graph.
 
-        Its signature `adapt_and_predict` takes `support_x`, `support_y` and
-        `query_x` with any number of tasks, supports and queries, and gives
-        the predictions. It loads in plain TensorFlow, without this package.
+        Its signatures take any number of tasks, supports and queries:
+
+        - `adapt_and_predict`: from `support_x`, `support_y` and `query_x` to
+          the predictions;
+        - `adapt`: from `support_x` and `support_y` to `task_state`, numbers
+          `[tasks, size]`;
+        - `predict`: from `task_state` and `query_x` to the predictions.
+
+        It loads in plain TensorFlow, without this package, and holds what
+        TensorFlow Serving needs. For a device, see
+        `keras_meta.export_litert()`.
 
         Args:
             filepath: String or path, the folder to write.
-            format: `"tf_saved_model"`, the only format so far.
+            format: `"tf_saved_model"`, the only format of this method.
+            preprocessing: Optional `keras.Model` from one batch of raw
+                examples to what the network takes, such as resized images;
+                `support_x` and `query_x` are then raw.
+            warmup: Optional meta-batch of raw episodes, a dictionary as of
+                `call()`. With it a server is warmed up. `None` (the default)
+                means one of made-up examples, or none where the size of an
+                example is not fixed.
             **kwargs: Arguments of `keras.export.ExportArchive.write_out()`,
                 such as `verbose`.
+
+        Raises:
+            ValueError, TypeError: Where the format is another one, or the
+                size of the inputs is not known.
         """
         arguments.check_choice("format", format, ("tf_saved_model",))
-        export.export_saved_model(self, filepath, **kwargs)
+        if preprocessing is not None:
+            check_is_model("preprocessing", preprocessing)
+        if warmup is not None:
+            episode.check_keys(warmup)
+        export.export_saved_model(
+            self, filepath, preprocessing, warmup, **kwargs
+        )
 
     @property
     def task_loss(self):
@@ -455,13 +600,18 @@ class EpisodicModel(keras.Model):
         return cls(**config)
 
 
+def check_is_model(name, model):
+    """Raises a `TypeError` where an argument is no `keras.Model`."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`{name}` must be a `keras.Model`. Received: "
+            f"{name}={model!r} of type {type(model).__name__}."
+        )
+
+
 def check_network(network):
     """Raises an error where `network` is no built `keras.Model`."""
-    if not isinstance(network, keras.Model):
-        raise TypeError(
-            "`network` must be a `keras.Model`. Received: "
-            f"network={network!r} of type {type(network).__name__}."
-        )
+    check_is_model("network", network)
     if not network.built:
         raise ValueError(
             "`network` must be built, so that its weights are there. "

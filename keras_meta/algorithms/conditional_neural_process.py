@@ -1,4 +1,5 @@
 import keras
+import tensorflow as tf
 
 from keras_meta.algorithms.amortized_model import beside_each_query
 from keras_meta.algorithms.amortized_model import weighted_mean
@@ -74,3 +75,10 @@ class ConditionalNeuralProcess(NeuralProcess):
 
     def represent(self, support, codes, weight, queries, training):
         return beside_each_query(weighted_mean(codes, weight), queries)
+
+    def summarize(self, support, labels, weight):
+        codes = self.encoder(tf.concat([support, labels], axis=-1))
+        return weighted_mean(codes, weight)
+
+    def score_from(self, summary, queries):
+        return self.decode(queries, beside_each_query(summary, queries))

@@ -64,6 +64,34 @@ class EmbeddingModel(EpisodicModel):
             "`score(support, labels, weight, queries, training)`."
         )
 
+    def summarize(self, support, labels, weight):
+        """Returns what is kept of support sets to answer queries from.
+
+        Unless an algorithm needs less, it is what `score()` takes. One that
+        needs less writes `score_from()`, too.
+
+        Args:
+            support: Tensor `[tasks, support, ...]`, embeddings.
+            labels: Tensor `[tasks, support, ...]`, one-hot or targets.
+            weight: Tensor `[tasks, support]`, 0 where padded.
+
+        Returns:
+            Structure of tensors `[tasks, ...]`.
+        """
+        return support, labels, weight
+
+    def score_from(self, summary, queries):
+        """Answers the queries as `score()` does, from a summary.
+
+        Args:
+            summary: What `summarize()` returned.
+            queries: Tensor `[tasks, query, ...]`, embeddings.
+
+        Returns:
+            Tensor `[tasks, query, ways]`, logits, or predicted targets.
+        """
+        return self.score(*summary, queries, training=False)
+
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         if self.takes_integer_labels:
             class_labels.check_takes_logits(loss)
@@ -92,15 +120,43 @@ class EmbeddingModel(EpisodicModel):
         """
         support, labels = without_padding(weight, support, labels)
         scores = self.score(support, labels, weight, queries, training, **given)
-        scores = tf.cast(scores, self.variable_dtype)
+        return self._complete(scores, self._present(labels, weight))
+
+    def _present(self, labels, weight):
+        """Returns which ways a task has, `[tasks, ways]`."""
         if not self.takes_integer_labels:
+            return None
+        return tf.reduce_any(labels * weight[..., None] > 0, axis=1)
+
+    def _complete(self, scores, present):
+        """Makes scores the answers: those of absent ways are -1e9."""
+        scores = tf.cast(scores, self.variable_dtype)
+        if present is None:
             return scores
-        present = tf.reduce_any(labels * weight[..., None] > 0, axis=1)
         return tf.where(
             present[:, None],
             scores,
             tf.constant(class_labels.ABSENT, scores.dtype),
         )
+
+    def task_state(self, x):
+        x = {**x, episode.QUERY_X: x[episode.SUPPORT_X]}
+        self._check_episode(x)
+        x = episode.without_nan(x)
+        support = self._embed_each(x[episode.SUPPORT_X], training=False)
+        labels, weight = self._labels_and_weight(x, support)
+        support = tf.cast(support, self.variable_dtype)
+        support, labels = without_padding(weight, support, labels)
+        state = {"summary": self.summarize(support, labels, weight)}
+        if self.takes_integer_labels:
+            state["present"] = self._present(labels, weight)
+        return state
+
+    def answer_from_state(self, state, query_x):
+        queries = self._embed_each(query_x, training=False)
+        queries = tf.cast(queries, self.variable_dtype)
+        scores = self.score_from(state["summary"], queries)
+        return self._complete(scores, state.get("present"))
 
     def adapt(self, support_x, support_y, support_weight=None):
         """Returns the model of one task, an ordinary Keras model.
@@ -151,18 +207,23 @@ class EmbeddingModel(EpisodicModel):
     def _parts(self, x, training):
         """Returns what `answer()` takes, but for `training`."""
         support, queries = self._embed(x, training)
+        labels, weight = self._labels_and_weight(x, support)
+        # Squares of embeddings overflow in half precision, and it has no number
+        # as low as that of an absent way.
+        support = tf.cast(support, self.variable_dtype)
+        queries = tf.cast(queries, self.variable_dtype)
+        return support, labels, weight, queries
+
+    def _labels_and_weight(self, x, support):
+        """Returns one-hot labels or targets, and weights of a support set."""
         labels = x[episode.SUPPORT_Y]
         weight = x.get(episode.SUPPORT_WEIGHT)
         if weight is None:
             weight = tf.ones(tf.shape(support)[:2])
         if self.takes_integer_labels:
             labels = tf.one_hot(tf.cast(labels, "int32"), self._ways(x))
-        # Squares of embeddings overflow in half precision, and it has no number
-        # as low as that of an absent way.
-        return tuple(
-            tf.cast(part, self.variable_dtype)
-            for part in (support, labels, weight, queries)
-        )
+        labels = tf.cast(labels, self.variable_dtype)
+        return labels, tf.cast(weight, self.variable_dtype)
 
     def _ways(self, x):
         if self.ways:
@@ -199,24 +260,24 @@ class EmbeddingModel(EpisodicModel):
         _check_shapes(x)
         x = episode.without_nan(x)
         support_x, query_x = x[episode.SUPPORT_X], x[episode.QUERY_X]
-        leaf = tf.nest.flatten(support_x)[0]
-        # What is known beforehand must stay so, for XLA.
-        tasks, supports = (
-            tf.shape(leaf)[axis] if leaf.shape[axis] is None else size
-            for axis, size in enumerate(leaf.shape[:2])
-        )
-
-        def join(support, query):
-            both = concatenate(support, query, axis=1)
-            return tf.reshape(both, [-1, *both.shape[2:]])
-
+        _, supports = _counts(support_x)
         # One pass for both: so batch normalization sees both, and it is fast.
-        examples = tf.nest.map_structure(join, support_x, query_x)
-        embeddings = normalization.call_network(
-            self.network, examples, training
+        both = tf.nest.map_structure(
+            lambda support, query: concatenate(support, query, axis=1),
+            support_x,
+            query_x,
         )
-        embeddings = tf.reshape(embeddings, [tasks, -1, *embeddings.shape[1:]])
+        embeddings = self._embed_each(both, training)
         return embeddings[:, :supports], embeddings[:, supports:]
+
+    def _embed_each(self, examples, training):
+        """Returns embeddings `[tasks, examples, ...]`."""
+        tasks, _ = _counts(examples)
+        flat = tf.nest.map_structure(
+            lambda leaf: tf.reshape(leaf, [-1, *leaf.shape[2:]]), examples
+        )
+        embeddings = normalization.call_network(self.network, flat, training)
+        return tf.reshape(embeddings, [tasks, -1, *embeddings.shape[1:]])
 
     def _check_episode(self, x):
         episode.check_keys(x)
@@ -293,6 +354,16 @@ class EmbeddingModel(EpisodicModel):
             **super().get_config(),
             "ways": self.ways,
         }
+
+
+def _counts(examples):
+    """Returns the numbers of tasks and of examples of each."""
+    leaf = tf.nest.flatten(examples)[0]
+    # What is known beforehand must stay so, for XLA.
+    return tuple(
+        tf.shape(leaf)[axis] if leaf.shape[axis] is None else size
+        for axis, size in enumerate(leaf.shape[:2])
+    )
 
 
 def concatenate(one, other, axis):

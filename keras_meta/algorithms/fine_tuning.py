@@ -153,6 +153,12 @@ class FineTuning(Pretraining, InnerLoopModel):
         # The last two are those of the head, which starts anew.
         return [*weights[:-2], *map(tf.zeros_like, weights[-2:])]
 
+    @property
+    def task_weights(self):
+        if self.ways is None:
+            return super().task_weights
+        return [*super().task_weights[:-2], True, True]
+
     def answer_examples(self, x, training):
         if self.ways is None:
             return normalization.call_network(self.network, x, training)

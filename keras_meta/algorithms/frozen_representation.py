@@ -232,15 +232,18 @@ def _cross_entropy(logits, labels, weight):
 def _descend(start, gradient, rate, iterations):
     """Returns where accelerated gradient descent (Nesterov) arrives."""
 
-    def step(number, values, before):
+    # The change is carried on, and not the values before: a loop of LiteRT
+    # that hands a value on in another place gives the wrong one.
+    def step(number, values, change):
         ahead = (number - 1.0) / (number + 2.0)
-        point = values + ahead * (values - before)
-        return number + 1.0, point - rate * gradient(point), values
+        point = values + ahead * change
+        new = point - rate * gradient(point)
+        return number + 1.0, new, new - values
 
     _, values, _ = tf.while_loop(
         lambda *_: True,
         step,
-        (tf.constant(1.0, start.dtype), start, start),
+        (tf.constant(1.0, start.dtype), start, tf.zeros_like(start)),
         maximum_iterations=iterations,
     )
     return values

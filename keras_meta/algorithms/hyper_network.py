@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import keras
@@ -183,8 +184,7 @@ class HyperNetwork(EpisodicModel):
         if training:
             count = tf.shape(tf.nest.flatten(x[episode.QUERY_X])[0])[0]
             tasks["seeds"] = inner_loop.draw_task_seeds(self.network, count)
-        shared = inner_loop.network_weights(self.network)
-        factors = [tf.convert_to_tensor(f) for f in self.left_factors]
+        shared, factors = self._shared()
 
         def answer(task):
             return inner_loop.predict(
@@ -198,8 +198,53 @@ class HyperNetwork(EpisodicModel):
                 task.get(episode.SUPPORT_WEIGHT),
             )
 
-        mapping = task_mapping_module.resolve(self.task_mapping, self.network)
-        return task_mapping_module.map_tasks(answer, tasks, mapping)
+        return self._map(answer, tasks)
+
+    def task_state(self, x):
+        x = {**x, episode.QUERY_X: x[episode.SUPPORT_X]}
+        self._check_episode(x)
+        self._check_statistics(x)
+        x = episode.without_nan(x)
+        state = {"generated": self._generate(x, training=False)}
+        if self.normalization_statistics != "support":
+            return state
+        shared, factors = self._shared()
+
+        def statistics(task):
+            after = inner_loop.support_statistics(
+                self.network,
+                self._weights(shared, factors, task["generated"]),
+                inner_loop.network_state(self.network),
+                task[episode.SUPPORT_X],
+                task.get(episode.SUPPORT_WEIGHT),
+            )
+            kept = normalization.statistics_mask(self.network)
+            return list(itertools.compress(after, kept))
+
+        return {**state, "statistics": self._map(statistics, {**x, **state})}
+
+    def answer_from_state(self, state, query_x):
+        shared, factors = self._shared()
+
+        def answer(task):
+            network_state = inner_loop.network_state(self.network)
+            if "statistics" in task:
+                network_state = inner_loop.with_chosen(
+                    network_state,
+                    normalization.statistics_mask(self.network),
+                    task["statistics"],
+                )
+            predictions, _ = inner_loop.forward(
+                self.network,
+                self._weights(shared, factors, task["generated"]),
+                network_state,
+                task[episode.QUERY_X],
+                training=False,
+                batch_statistics=self.normalization_statistics == "batch",
+            )
+            return predictions
+
+        return self._map(answer, {**state, episode.QUERY_X: query_x})
 
     def adapt(self, support_x, support_y, support_weight=None):
         """Returns a copy of the network with the weights of one task.
@@ -225,14 +270,21 @@ class HyperNetwork(EpisodicModel):
         )
         x = tf.nest.map_structure(lambda leaf: leaf[None], task)
         weights = self._weights(
-            inner_loop.network_weights(self.network),
-            [tf.convert_to_tensor(factor) for factor in self.left_factors],
-            self._generate(x, training=False)[0],
+            *self._shared(), self._generate(x, training=False)[0]
         )
         state = inner_loop.network_state(self.network)
         return network_copy.copy_network(
             self.network, task, weights, state, self.normalization_statistics
         )
+
+    def _shared(self):
+        """Returns the weights that tasks share, and the factors of some."""
+        factors = [tf.convert_to_tensor(f) for f in self.left_factors]
+        return inner_loop.network_weights(self.network), factors
+
+    def _map(self, function, tasks):
+        mapping = task_mapping_module.resolve(self.task_mapping, self.network)
+        return task_mapping_module.map_tasks(function, tasks, mapping)
 
     def _example_size(self):
         if self.encoder is not None:

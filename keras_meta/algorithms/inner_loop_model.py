@@ -252,6 +252,72 @@ class InnerLoopModel(EpisodicModel):
 
         return self._map_tasks(answer, self._tasks(x, training=training))
 
+    @property
+    def task_weights(self):
+        """Which of the network's trainable weights a task has of its own.
+
+        A list of booleans: those that adapt, and those that an algorithm
+        starts elsewhere.
+        """
+        return self._adapting
+
+    def task_state(self, x):
+        x = {**x, episode.QUERY_X: x[episode.SUPPORT_X]}
+        self._check_episode(x)
+        weights = self._network_weights()
+
+        def adapt(task):
+            adaptation = self._adapt_task(
+                task, weights, self.evaluation_steps, training=False
+            )
+            adapted = adaptation.weights_per_step[-1]
+            statistics = []
+            if self._statistics_used(training=False) == "support":
+                state = inner_loop.support_statistics(
+                    self.network,
+                    *self._at_step(
+                        self.evaluation_steps, adapted, adaptation.states[-1]
+                    ),
+                    task[episode.SUPPORT_X],
+                    task.get(episode.SUPPORT_WEIGHT),
+                )
+                kept = normalization.statistics_mask(self.network)
+                statistics = list(itertools.compress(state, kept))
+            own = list(itertools.compress(adapted, self.task_weights))
+            return {"weights": own, "statistics": statistics}
+
+        return self._map_tasks(adapt, self._tasks(x))
+
+    def answer_from_state(self, state, query_x):
+        shared = self._network_weights()
+        statistics = self._statistics_used(training=False)
+
+        def answer(task):
+            weights, network_state = self._at_step(
+                self.evaluation_steps,
+                inner_loop.with_chosen(
+                    shared, self.task_weights, task["weights"]
+                ),
+                inner_loop.network_state(self.network),
+            )
+            if statistics == "support":
+                network_state = inner_loop.with_chosen(
+                    network_state,
+                    normalization.statistics_mask(self.network),
+                    task["statistics"],
+                )
+            predictions, _ = inner_loop.forward(
+                self.network,
+                weights,
+                network_state,
+                task[episode.QUERY_X],
+                training=False,
+                batch_statistics=statistics == "batch",
+            )
+            return predictions
+
+        return self._map_tasks(answer, {**state, episode.QUERY_X: query_x})
+
     def predictions_per_step(self, x):
         self._check_episode(x)
         weights = self._network_weights()

@@ -72,9 +72,15 @@ class LinearHeadModel(EmbeddingModel):
         return embeddings
 
     def score(self, support, labels, weight, queries, training):
+        return self.score_from(self.summarize(support, labels, weight), queries)
+
+    def summarize(self, support, labels, weight):
         if self.regression:
             labels = tf.ensure_shape(labels, [None, None, None])
-        kernel, bias = self.fit_head(self.features(support), labels, weight)
+        return self.fit_head(self.features(support), labels, weight)
+
+    def score_from(self, summary, queries):
+        kernel, bias = summary
         return tf.matmul(self.features(queries), kernel) + bias[:, None]
 
     def adapt(self, support_x, support_y, support_weight=None):

@@ -38,8 +38,8 @@ class MetricModel(EmbeddingModel):
                 name="unknown_threshold",
             )
 
-    def answer(self, support, labels, weight, queries, training):
-        answers = super().answer(support, labels, weight, queries, training)
+    def _complete(self, scores, present):
+        answers = super()._complete(scores, present)
         if not self.unknown:
             return answers
         none = tf.zeros_like(answers[..., :1]) + self.unknown_threshold

@@ -116,6 +116,10 @@ class ProtoMAML(UnrolledModel):
         # The last two are those of the head.
         return [*weights[:-2], kernel, bias]
 
+    @property
+    def task_weights(self):
+        return [*super().task_weights[:-2], True, True]
+
     def _embedded_support(self, task, weights, training):
         """Returns embeddings, one-hot labels and weights of a support set."""
         weights, state = self._at_step(0, weights, self._task_state(task))

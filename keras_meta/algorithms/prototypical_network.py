@@ -79,8 +79,13 @@ class PrototypicalNetwork(MetricModel):
         self.sharpness = sharpness
 
     def score(self, support, labels, weight, queries, training):
-        prototypes = class_means(support, labels, weight)
-        return -self.sharpness * self.distance(queries, prototypes)
+        return self.score_from(self.summarize(support, labels, weight), queries)
+
+    def summarize(self, support, labels, weight):
+        return class_means(support, labels, weight)
+
+    def score_from(self, summary, queries):
+        return -self.sharpness * self.distance(queries, summary)
 
     def adapt(self, support_x, support_y, support_weight=None):
         """Returns the classifier of one task, an ordinary Keras model.

@@ -77,11 +77,19 @@ class RelationNetwork(MetricModel):
         self.relation = relation
 
     def score(self, support, labels, weight, queries, training):
+        classes = self.summarize(support, labels, weight)
+        return self._relate(classes, queries, training)
+
+    def summarize(self, support, labels, weight):
         # The mean and not the paper's sum, which would make the features of
         # a class grow with its shots.
         shares = class_shares(labels, weight)
-        classes = tf.einsum("tsw,ts...->tw...", shares, support)
+        return tf.einsum("tsw,ts...->tw...", shares, support)
 
+    def score_from(self, summary, queries):
+        return self._relate(summary, queries, training=False)
+
+    def _relate(self, classes, queries, training):
         ways, query = tf.shape(classes)[1], tf.shape(queries)[1]
         pairs = tf.concat(
             [

@@ -60,6 +60,18 @@ class Origin(
             for first in firsts[index::workers]
         ]
 
+    def from_meta_batch(self, number):
+        """Returns the data set from its meta-batch `number` on.
+
+        Args:
+            number: Integer tensor; of episodes that have no end.
+        """
+        index, workers = self.shard
+        size = self.meta_batch_size
+        first = self.first_episode + (index + number * workers) * size
+        starts = tf.data.Dataset.counter(first, workers * size)
+        return _make_each(starts, self.recipe.make, size)
+
 
 def meta_batches(
     recipe, meta_batch_size, episodes, first_episode=0, shard=None
@@ -81,16 +93,16 @@ def meta_batches(
     size, first = int(meta_batch_size), int(first_episode)
     episodes = None if episodes is None else int(episodes)
     index, workers = shard = shard or (0, 1)
+    origin = Origin(recipe, size, episodes, first, shard)
     if episodes is None:
-        starts = tf.data.Dataset.counter(first + index * size, workers * size)
-        dataset = _make_each(starts, recipe.make, size)
+        dataset = origin.from_meta_batch(0)
     else:
         dataset = _fixed_list(
             recipe.make, size, episodes, first, index, workers
         )
     # An attribute of an object of TensorFlow, but there is no other way to
     # tell what a data set is made of.
-    dataset.keras_meta_origin = Origin(recipe, size, episodes, first, shard)
+    dataset.keras_meta_origin = origin
     return dataset
 
 

@@ -72,15 +72,30 @@ def examples(x, y, classes=None, held_out=None, batch_size=64, seed=0):
         )
     numbers = np.searchsorted(classes, y[chosen]).astype("int32")
     # NumPy takes no negative seeds, nor does every function of TensorFlow.
-    order = tf.data.Dataset.from_tensor_slices((chosen, numbers)).shuffle(
-        len(chosen), seed=abs(int(seed)), reshuffle_each_iteration=True
-    )
+    seed = abs(int(seed))
 
     def gather(positions, labels):
         return labeled_examples.gather(x, positions), labels
 
-    batches = order.batch(batch_size)
-    return meta_batches.ahead(batches.map(gather, tf.data.AUTOTUNE))
+    def batches_of(order):
+        batches = order.batch(batch_size)
+        return meta_batches.ahead(batches.map(gather, tf.data.AUTOTUNE))
+
+    def of_epoch(epoch):
+        shuffle = tf.random.experimental.stateless_shuffle(
+            tf.range(len(chosen)), tf.stack([tf.cast(seed, "int64"), epoch])
+        )
+        parts = tf.gather(chosen, shuffle), tf.gather(numbers, shuffle)
+        return batches_of(tf.data.Dataset.from_tensor_slices(parts))
+
+    dataset = batches_of(
+        tf.data.Dataset.from_tensor_slices((chosen, numbers)).shuffle(
+            len(chosen), seed=seed, reshuffle_each_iteration=True
+        )
+    )
+    # A run that was stopped goes on with the epoch that it had come to.
+    dataset.keras_meta_of_epoch = of_epoch
+    return dataset
 
 
 def pooled(episodes):
