@@ -2,6 +2,7 @@
 #
 #   make demo                      train, evaluate, draw and save: the example
 #   make test                      lint, and run the tests
+#   make test TESTS='-m ""'        with the slow ones
 #   make test PYTHON=python3.11    with another Python
 #   make test VENV=/tmp/venv       in another virtual environment
 #   make benchmark                 speed beside PyTorch, which it installs
@@ -19,7 +20,7 @@ demo: $(VENV)/visualization.installed
 test: $(VENV)/test.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(TESTS)
 
 docs: $(VENV)/docs.installed
 	$(VENV)/bin/python -m mkdocs build --strict

@@ -71,7 +71,17 @@ TRAINED_PAGES = {
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if python_blocks(read(page))], ids=name_of
+    "page",
+    [
+        # Those of algorithms show what docstrings do, and more of it.
+        pytest.param(
+            page,
+            marks=pytest.mark.slow if page.parent.name == "algorithms" else (),
+        )
+        for page in PAGES
+        if python_blocks(read(page))
+    ],
+    ids=name_of,
 )
 def test_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

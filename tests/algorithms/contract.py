@@ -88,7 +88,11 @@ class VariantContract:
     # How a training step is run, beside as a graph.
     ways_to_run = (dict(jit_compile=True),)
 
-    def test_eager_and_compiled_steps_equal_traced_ones(self):
+    @pytest.mark.slow
+    def test_ways_to_run_give_equal_steps(self):
+        self.compare_ways_to_run()
+
+    def compare_ways_to_run(self):
         results = []
         for how in (dict(jit_compile=False), *self.ways_to_run):
             keras.utils.set_random_seed(0)
@@ -181,6 +185,8 @@ class VariantContract:
         loaded = keras.saving.load_model(tmp_path / "adapted.keras")
         np.testing.assert_array_equal(answers, loaded(x["query_x"][0]))
 
+    # Of each algorithm `tests/test_saving_table.py` does so, too.
+    @pytest.mark.slow
     def test_exported_model_adapts_in_plain_tensorflow(self, batch, tmp_path):
         model = one_by_one(self.make_model())
         model.export(tmp_path / "exported", verbose=False)
@@ -199,6 +205,9 @@ class AlgorithmContract(VariantContract):
 
     # For `fit()` of two epochs. More where learning is slow at first.
     steps_per_epoch = 60
+
+    def test_ways_to_run_give_equal_steps(self):
+        self.compare_ways_to_run()
 
     def test_fit_lowers_the_loss_and_does_not_trace_again(self, monkeypatch):
         traces = []

@@ -162,7 +162,7 @@ def test_latent_path_trains_on_minus_the_evidence_lower_bound():
         np.concatenate([labels, y], axis=1),
         np.ones((2, 7), "float32"),
     )
-    noise = model._draw((2, 2))
+    noise = model._draw(2)
     answers = model.answer(*parts, True, drawn=after[0] + after[1] * noise)
     likelihood = float(loss(y, answers))
     # The divergence by numerical integration over each latent number.
@@ -188,7 +188,7 @@ def test_latent_path_trains_on_minus_the_evidence_lower_bound():
 
 def test_draws_are_normal_and_never_the_same():
     model = make_model(latent_size=4)
-    one, other = model._draw((2000, 4)), model._draw((2000, 4))
+    one, other = model._draw(2000), model._draw(2000)
     assert not np.allclose(one, other)
     assert abs(np.mean(one)) < 0.05 and abs(np.std(one) - 1.0) < 0.05
 

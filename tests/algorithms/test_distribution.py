@@ -26,6 +26,7 @@ def check(results):
                 workers.assert_close(values, expected[what])
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one_does(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.workers", tmp_path / "results", "2", "1"],
@@ -43,6 +44,7 @@ def test_two_workers_train_and_measure_as_one_device_does(tmp_path):
         check(results)
 
 
+@pytest.mark.slow
 def test_four_workers_train_as_one_device_does(tmp_path):
     for results in workers.results_of(4, tmp_path):
         check(results)

@@ -46,7 +46,7 @@ class TestLearnedOptimizer(contract.VariantContract):
         )
         return model
 
-    def test_eager_and_compiled_steps_equal_traced_ones(self, monkeypatch):
+    def test_ways_to_run_give_equal_steps(self, monkeypatch):
         # But for the start, as XLA draws random numbers of its own.
         noise = np.random.default_rng(0).normal(size=(4, 99)).astype("float32")
         monkeypatch.setattr(
@@ -54,7 +54,7 @@ class TestLearnedOptimizer(contract.VariantContract):
             "_start_noise",
             lambda self, tasks=None, seed=None: tf.constant(noise),
         )
-        super().test_eager_and_compiled_steps_equal_traced_ones()
+        super().test_ways_to_run_give_equal_steps()
 
 
 def trajectory_loss(model, x, noise, first_order):

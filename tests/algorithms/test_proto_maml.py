@@ -54,7 +54,7 @@ class SubclassedEmbedding(keras.Model):
 
 class TestProtoMAMLOfASubclassedNetwork(contract.VariantContract):
     # What differs is how the network is copied, and not a training step.
-    test_eager_and_compiled_steps_equal_traced_ones = None
+    test_ways_to_run_give_equal_steps = None
 
     def make_model(self):
         network = SubclassedEmbedding()

@@ -32,6 +32,7 @@ def pages_do_not_train(monkeypatch, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if docs.python_blocks(docs.read(page))],
