@@ -9,7 +9,7 @@ from contestants import cases
 _BASES = {
     "sinusoids": {
         "case": cases.CASES["sinusoids-1-second"],
-        "ours": "keras_meta steps_per_execution=20",
+        "ours": "keras_meta steps_per_execution=50",
         "peer": "torch_vmap compiled=true",
         "values": {
             "inner_steps": (1, 2, 4, 8, 16, 32),

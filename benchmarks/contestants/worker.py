@@ -27,7 +27,7 @@ BLOCK_SECONDS = 0.2
 def parse(name):
     """Returns the file of a contestant, and its settings.
 
-    `"by_hand steps_per_execution=20"` is the kind `by_hand` with a setting.
+    `"by_hand steps_per_execution=50"` is the kind `by_hand` with a setting.
     """
     kind, *words = name.split()
     file, given = contestants.KINDS[kind]
