@@ -69,8 +69,9 @@ class Reptile(InnerLoopModel):
             normalization uses for the queries. Those of an inner step are
             always of its minibatch, but for `"frozen"`.
 
-            - `"support"` (the default): those of the support set. Each query
-              is answered on its own.
+            - `"support"` (the default): those of the support set, and for
+              what `fit()` logs of training those of its last minibatch. Each
+              query is answered on its own.
             - `"batch"`: those of the queries of the task together, which is
               transductive: a single query cannot be answered.
             - `"per_step"`: moving averages over the tasks of training,
@@ -178,7 +179,8 @@ class Reptile(InnerLoopModel):
 
     def outer_gradient(self, task, weights):
         adaptation = self._adapt_task(task, weights, self.inner_steps, True)
-        predictions = self._predict(task, adaptation, -1, True)
+        some = self._last_minibatch(task)
+        predictions = self._predict(some, adaptation, -1, True)
         loss = self._query_loss(task, predictions, weights, True)
         # The optimizer adds the gradients of all replicas, and undoes the
         # scale, where it has one.
@@ -274,6 +276,35 @@ class Reptile(InnerLoopModel):
         return super()._adapt_task(
             task, weights, steps, training, batches=batches, **arguments
         )
+
+    def _observe_some(self, task, adaptation, predictions, loss, mapping):
+        return super()._observe_some(
+            self._last_minibatch(task), adaptation, predictions, loss, mapping
+        )
+
+    def _last_minibatch(self, task):
+        """Returns a task whose support set is the minibatch of the last step.
+
+        No outer gradient comes from the queries: what is logged of them in
+        training must not cost more than the inner steps, as passes over a
+        whole support set for its statistics would.
+        """
+        size = _support_size(task, axis=0)
+        if not self._takes_minibatches(size):
+            return task
+        weight = task.get(episode.SUPPORT_WEIGHT)
+        count = _smaller(self.batch_size, size)
+        batches = _minibatches(
+            task["shuffles"], weight, self.inner_steps, count
+        )
+        keys = [episode.SUPPORT_X, episode.SUPPORT_Y]
+        if weight is not None:
+            keys.append(episode.SUPPORT_WEIGHT)
+        parts = tf.nest.map_structure(
+            lambda leaf: tf.gather(leaf, batches[-1]),
+            {key: task[key] for key in keys},
+        )
+        return {**task, **parts}
 
     def _takes_minibatches(self, size):
         if self.batch_size is None:
