@@ -2,7 +2,6 @@
 #
 #   make demo                      train, evaluate, draw and save: the example
 #   make test                      lint, and run the tests
-#   make test TESTS='-m ""'        with the slow ones
 #   make test PYTHON=python3.11    with another Python
 #   make test VENV=/tmp/venv       in another virtual environment
 #   make benchmark                 speed beside PyTorch, which it installs
@@ -20,7 +19,7 @@ demo: $(VENV)/visualization.installed
 test: $(VENV)/test.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(TESTS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 docs: $(VENV)/docs.installed
 	$(VENV)/bin/python -m mkdocs build --strict

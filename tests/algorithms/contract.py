@@ -117,6 +117,8 @@ class VariantContract:
             for one, other in zip(results[0][1], weights):
                 np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
+    # Of each algorithm `tests/test_saving_table.py` does so, too.
+    @pytest.mark.slow
     def test_keras_file_keeps_predictions_and_training(self, batch, tmp_path):
         model = one_by_one(self.make_model())
         examples = next(iter(self.training_data()))
