@@ -73,10 +73,13 @@ TRAINED_PAGES = {
 @pytest.mark.parametrize(
     "page",
     [
-        # Those of algorithms show what docstrings do, and more of it.
+        # Those of algorithms show what docstrings do, and more of it; the
+        # quickstart is an example, too.
         pytest.param(
             page,
-            marks=pytest.mark.slow if page.parent.name == "algorithms" else (),
+            marks=pytest.mark.slow
+            if page.parent.name == "algorithms" or page.stem == "quickstart"
+            else (),
         )
         for page in PAGES
         if python_blocks(read(page))
