@@ -45,12 +45,14 @@ def normalize_batch(layer, inputs):
         Tensor of the same shape.
     """
     channels = inputs.shape[-1]
-    scale = tf.convert_to_tensor(layer.gamma) if layer.scale else None
-    offset = tf.convert_to_tensor(layer.beta) if layer.center else None
     outputs, mean, variance = normalize(
         inputs,
-        tf.ones([channels]) if scale is None else scale,
-        tf.zeros([channels]) if offset is None else offset,
+        tf.convert_to_tensor(layer.gamma)
+        if layer.scale
+        else tf.ones([channels]),
+        tf.convert_to_tensor(layer.beta)
+        if layer.center
+        else tf.zeros([channels]),
         layer.epsilon,
     )
     for moving, used in (

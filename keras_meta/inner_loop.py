@@ -537,6 +537,56 @@ def support_statistics(network, weights, state, support_x, support_weight=None):
     return state
 
 
+def kept_statistics(network, weights, state, support_x, support_weight=None):
+    """Returns the statistics of a support set alone, to keep of a task.
+
+    Args:
+        network: See `support_statistics()`.
+        weights: See there.
+        state: See there.
+        support_x: See there.
+        support_weight: See there.
+
+    Returns:
+        List of tensors, for `predict_with_statistics()`.
+    """
+    state = support_statistics(
+        network, weights, state, support_x, support_weight
+    )
+    return _chosen(state, normalization.statistics_mask(network))
+
+
+def predict_with_statistics(
+    network, weights, state, statistics, query_x, normalization_statistics
+):
+    """Answers the queries of one task as `predict()`, without its support set.
+
+    Args:
+        network: A built `keras.Model`.
+        weights: List of tensors, for `network.trainable_variables`.
+        state: List of tensors, for `network.non_trainable_variables`.
+        statistics: What `kept_statistics()` returned; read with `"support"`
+            only.
+        query_x: Inputs of the queries, `[query, ...]`.
+        normalization_statistics: See `predict()`.
+
+    Returns:
+        The predictions, `[query, ...]`.
+    """
+    if normalization_statistics == "support":
+        mask = normalization.statistics_mask(network)
+        state = with_chosen(state, mask, statistics)
+    predictions, _ = forward(
+        network,
+        weights,
+        state,
+        query_x,
+        training=False,
+        batch_statistics=normalization_statistics == "batch",
+    )
+    return predictions
+
+
 def seed_variables(network):
     """Returns the states of the random generators of `network`, as a list."""
     return [

@@ -39,6 +39,16 @@ def episode(tasks, support, query):
     }
 
 
+def answer_in_two_steps(signatures, x):
+    state = signatures["adapt"](
+        support_x=x["support_x"], support_y=x["support_y"]
+    )["task_state"]
+    (answer,) = signatures["predict"](
+        task_state=state, query_x=x["query_x"]
+    ).values()
+    return answer
+
+
 def test_loads_without_this_package_and_takes_any_sizes(tmp_path):
     model = glyph_like_model()
     model.export(tmp_path / "exported", verbose=False)
@@ -221,12 +231,7 @@ def test_a_task_state_of_any_size_is_taken_apart_again(exported_classifier):
     signatures = tf.saved_model.load(path).signatures
     for shots in (1, 3):
         x, _ = next(iter(contract.blob_episodes(2, shots=shots)))
-        state = signatures["adapt"](
-            support_x=x["support_x"], support_y=x["support_y"]
-        )["task_state"]
-        (answer,) = signatures["predict"](
-            task_state=state, query_x=x["query_x"]
-        ).values()
+        answer = answer_in_two_steps(signatures, x)
         np.testing.assert_allclose(answer, model(x), rtol=1e-5, atol=1e-5)
 
 
@@ -261,12 +266,7 @@ def test_an_own_algorithm_has_both_ways_without_a_hook(tmp_path):
     model.export(tmp_path / "exported", verbose=False)
     signatures = tf.saved_model.load(tmp_path / "exported").signatures
     x, _ = contract.first_batch()
-    state = signatures["adapt"](
-        support_x=x["support_x"], support_y=x["support_y"]
-    )["task_state"]
-    (answer,) = signatures["predict"](
-        task_state=state, query_x=x["query_x"]
-    ).values()
+    answer = answer_in_two_steps(signatures, x)
     np.testing.assert_allclose(answer, model(x), rtol=1e-5)
 
 
@@ -280,12 +280,7 @@ def test_targets_of_any_shape_are_kept_in_two_steps(tmp_path):
     for shape in ((), (2,), (2, 3)):
         targets = np.random.default_rng(0).normal(size=(4, 6, *shape))
         x = {**x, "support_y": tf.constant(targets, "float32")}
-        state = signatures["adapt"](
-            support_x=x["support_x"], support_y=x["support_y"]
-        )["task_state"]
-        (answer,) = signatures["predict"](
-            task_state=state, query_x=x["query_x"]
-        ).values()
+        answer = answer_in_two_steps(signatures, x)
         np.testing.assert_allclose(answer, model(x), rtol=1e-5, atol=1e-5)
 
 

@@ -385,7 +385,7 @@ class EpisodicModel(keras.Model):
     def save_own_variables(self, store):
         super().save_own_variables(store)
         # Keras saves no state of random generators, of dropout for example.
-        for number, variable in enumerate(self._generators()):
+        for number, variable in enumerate(inner_loop.seed_variables(self)):
             store[f"{_GENERATOR}{number}"] = variable
 
     def load_own_variables(self, store):
@@ -393,18 +393,11 @@ class EpisodicModel(keras.Model):
         super().load_own_variables(
             {name: store[name] for name in store.keys() if name not in names}
         )
+        generators = inner_loop.seed_variables(self)
         # Files of earlier versions have none.
         for name in names:
             number = int(name.removeprefix(_GENERATOR))
-            self._generators()[number].assign(store[name])
-
-    def _generators(self):
-        """Returns the states of all random generators of layers."""
-        return [
-            variable
-            for variable in self.variables
-            if variable.name == "seed_generator_state"
-        ]
+            generators[number].assign(store[name])
 
     def export(
         self,

@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import keras
@@ -211,15 +210,13 @@ class HyperNetwork(EpisodicModel):
         shared, factors = self._shared()
 
         def statistics(task):
-            after = inner_loop.support_statistics(
+            return inner_loop.kept_statistics(
                 self.network,
                 self._weights(shared, factors, task["generated"]),
                 inner_loop.network_state(self.network),
                 task[episode.SUPPORT_X],
                 task.get(episode.SUPPORT_WEIGHT),
             )
-            kept = normalization.statistics_mask(self.network)
-            return list(itertools.compress(after, kept))
 
         return {**state, "statistics": self._map(statistics, {**x, **state})}
 
@@ -227,22 +224,14 @@ class HyperNetwork(EpisodicModel):
         shared, factors = self._shared()
 
         def answer(task):
-            network_state = inner_loop.network_state(self.network)
-            if "statistics" in task:
-                network_state = inner_loop.with_chosen(
-                    network_state,
-                    normalization.statistics_mask(self.network),
-                    task["statistics"],
-                )
-            predictions, _ = inner_loop.forward(
+            return inner_loop.predict_with_statistics(
                 self.network,
                 self._weights(shared, factors, task["generated"]),
-                network_state,
+                inner_loop.network_state(self.network),
+                task.get("statistics"),
                 task[episode.QUERY_X],
-                training=False,
-                batch_statistics=self.normalization_statistics == "batch",
+                self.normalization_statistics,
             )
-            return predictions
 
         return self._map(answer, {**state, episode.QUERY_X: query_x})
 

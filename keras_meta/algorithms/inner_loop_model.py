@@ -273,7 +273,7 @@ class InnerLoopModel(EpisodicModel):
             adapted = adaptation.weights_per_step[-1]
             statistics = []
             if self._statistics_used(training=False) == "support":
-                state = inner_loop.support_statistics(
+                statistics = inner_loop.kept_statistics(
                     self.network,
                     *self._at_step(
                         self.evaluation_steps, adapted, adaptation.states[-1]
@@ -281,8 +281,6 @@ class InnerLoopModel(EpisodicModel):
                     task[episode.SUPPORT_X],
                     task.get(episode.SUPPORT_WEIGHT),
                 )
-                kept = normalization.statistics_mask(self.network)
-                statistics = list(itertools.compress(state, kept))
             own = list(itertools.compress(adapted, self.task_weights))
             return {"weights": own, "statistics": statistics}
 
@@ -290,7 +288,6 @@ class InnerLoopModel(EpisodicModel):
 
     def answer_from_state(self, state, query_x):
         shared = self._network_weights()
-        statistics = self._statistics_used(training=False)
 
         def answer(task):
             weights, network_state = self._at_step(
@@ -300,21 +297,14 @@ class InnerLoopModel(EpisodicModel):
                 ),
                 inner_loop.network_state(self.network),
             )
-            if statistics == "support":
-                network_state = inner_loop.with_chosen(
-                    network_state,
-                    normalization.statistics_mask(self.network),
-                    task["statistics"],
-                )
-            predictions, _ = inner_loop.forward(
+            return inner_loop.predict_with_statistics(
                 self.network,
                 weights,
                 network_state,
+                task["statistics"],
                 task[episode.QUERY_X],
-                training=False,
-                batch_statistics=statistics == "batch",
+                self._statistics_used(training=False),
             )
-            return predictions
 
         return self._map_tasks(answer, {**state, episode.QUERY_X: query_x})
 

@@ -265,14 +265,7 @@ class Reptile(InnerLoopModel):
         size = _support_size(task, axis=0)
         batches = None
         if self._takes_minibatches(size):
-            weight = task.get(episode.SUPPORT_WEIGHT)
-            keys = task.get("shuffles")
-            if keys is None:
-                shape = self._keys_shape(size, weight is not None, steps)
-                keys = random_draws.integers(shape, _EVALUATION_SEED)
-            batches = _minibatches(
-                keys, weight, steps, _smaller(self.batch_size, size)
-            )
+            batches = self._batches(task, size, steps)
         return super()._adapt_task(
             task, weights, steps, training, batches=batches, **arguments
         )
@@ -292,19 +285,31 @@ class Reptile(InnerLoopModel):
         size = _support_size(task, axis=0)
         if not self._takes_minibatches(size):
             return task
-        weight = task.get(episode.SUPPORT_WEIGHT)
-        count = _smaller(self.batch_size, size)
-        batches = _minibatches(
-            task["shuffles"], weight, self.inner_steps, count
-        )
-        keys = [episode.SUPPORT_X, episode.SUPPORT_Y]
-        if weight is not None:
-            keys.append(episode.SUPPORT_WEIGHT)
+        last = self._batches(task, size, self.inner_steps)[-1]
+        support = {
+            key: task[key]
+            for key in (
+                episode.SUPPORT_X,
+                episode.SUPPORT_Y,
+                episode.SUPPORT_WEIGHT,
+            )
+            if key in task
+        }
         parts = tf.nest.map_structure(
-            lambda leaf: tf.gather(leaf, batches[-1]),
-            {key: task[key] for key in keys},
+            lambda leaf: tf.gather(leaf, last), support
         )
         return {**task, **parts}
+
+    def _batches(self, task, size, steps):
+        """Returns the examples of each step, drawn for training or fixed."""
+        weight = task.get(episode.SUPPORT_WEIGHT)
+        keys = task.get("shuffles")
+        if keys is None:
+            shape = self._keys_shape(size, weight is not None, steps)
+            keys = random_draws.integers(shape, _EVALUATION_SEED)
+        return _minibatches(
+            keys, weight, steps, _smaller(self.batch_size, size)
+        )
 
     def _takes_minibatches(self, size):
         if self.batch_size is None:
