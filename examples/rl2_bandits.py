@@ -25,16 +25,13 @@ parser.add_argument("--output", default="rl2_bandits_output", type=pathlib.Path)
 parser.add_argument("--arms", default=5, type=int)
 parser.add_argument("--pulls", default=10, type=int)
 parser.add_argument("--units", default=64, type=int)
-parser.add_argument("--meta-batch-size", default=500, type=int)
-parser.add_argument("--steps", default=2000, type=int)
-parser.add_argument("--learning-rate", default=5e-3, type=float)
-parser.add_argument("--epochs", default=4, type=int)
-parser.add_argument("--minibatches", default=2, type=int)
+parser.add_argument("--meta-batch-size", default=1000, type=int)
+parser.add_argument("--steps", default=900, type=int)
+parser.add_argument("--learning-rate", default=1e-2, type=float)
+parser.add_argument("--epochs", default=2, type=int)
+parser.add_argument("--minibatches", default=5, type=int)
 parser.add_argument("--test-bandits", default=1000, type=int)
 parser.add_argument("--seed", default=0, type=int)
-parser.add_argument(
-    "--xla", action=argparse.BooleanOptionalAction, default=True
-)
 arguments = parser.parse_args()
 
 output = arguments.output
@@ -74,10 +71,7 @@ model = keras_meta.rl.AgentModel(agent, trials)
 rate = keras.optimizers.schedules.CosineDecay(
     arguments.learning_rate, updates, alpha=0.05
 )
-model.compile(
-    keras.optimizers.Adam(rate, global_clipnorm=1.0),
-    jit_compile=arguments.xla,
-)
+model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0))
 epochs = min(10, arguments.steps)
 start = time.perf_counter()
 model.fit(

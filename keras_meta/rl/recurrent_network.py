@@ -102,14 +102,17 @@ def unroll(cell, inputs, step_type, state):
     kept = tf.transpose(tf.cast(~begins, tf.float32))[..., None]
     inputs = tf.transpose(inputs, [1, 0, 2])
 
-    def step(number, state):
-        state = [part * kept[number] for part in state]
-        output, state = cell(inputs[number], state)
+    def step(inputs, kept, state):
+        output, state = cell(inputs, [part * kept for part in state])
         return output, tf.nest.flatten(state)
 
     if inputs.shape[0] == 1:
-        output, state = step(0, state)
+        output, state = step(inputs[0], kept[0], list(state))
         return output[:, None], state
+    # XLA makes one of the many small operations of a cell, forward and back.
+    # It does so for the step alone: of a whole loop that has a gradient, it
+    # copies what was kept of all steps in each.
+    fused_step = tf.function(step, autograph=False, jit_compile=True)
     length = inputs.shape[0] or tf.shape(inputs)[0]
     # The first step outside of the loop tells the shape of an output.
     outputs = tf.TensorArray(
@@ -117,7 +120,7 @@ def unroll(cell, inputs, step_type, state):
     )
 
     def body(number, outputs, state):
-        output, state = step(number, state)
+        output, state = fused_step(inputs[number], kept[number], state)
         return number + 1, outputs.write(number, output), state
 
     _, outputs, state = tf.while_loop(

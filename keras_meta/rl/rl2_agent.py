@@ -42,8 +42,7 @@ class RL2Agent(MetaAgent):
         entropy: Float from 0, how much the entropy of the policy counts.
             Defaults to `0.01`.
         value_weight: Float above 0, how much the error of the expected
-            returns counts, in units of their variance. Defaults to `4.0`:
-            what exploring is worth, only the values tell.
+            rewards counts, in units of their variance. Defaults to `1.0`.
         discount: Float from 0 to 1, what a reward is worth one step later.
             Defaults to `0.99`.
         decay: Float from 0 to 1, the decay of generalized advantages.
@@ -93,7 +92,7 @@ class RL2Agent(MetaAgent):
         minibatches=1,
         clip=0.2,
         entropy=0.01,
-        value_weight=4.0,
+        value_weight=1.0,
         discount=0.99,
         decay=0.3,
         deviation=1.0,
@@ -287,9 +286,10 @@ class RL2Agent(MetaAgent):
         del weights
         self.check_optimizer()
         weight = rollouts_module.first_rollout(experience)
-        before, values = self._look(experience)
+        before, rates = self._look(experience)
         old = tf.stop_gradient(before.log_prob(experience.action))
-        values = tf.stop_gradient(values)
+        left = steps_left(weight.shape[1], self.discount)
+        values = tf.stop_gradient(rates) * left
         advantage = advantages.generalized_advantages(
             experience,
             values,
@@ -297,14 +297,17 @@ class RL2Agent(MetaAgent):
             self.discount,
             self.decay,
         )
-        returns = values + advantage
-        # The loss of the values is counted in units of their variance.
-        variance = tf.math.reduce_variance(returns) + 1e-6
+        # By what was got, and not by values of later steps: these learn slowly
+        # from the end of a trial, and are wrong for too long.
+        returns = advantages.discounted_returns(experience, self.discount)
+        rates = returns / left
+        _, deviation = advantages.moments(rates, weight, 1)
+        variance = tf.squeeze(deviation) ** 2 + 1e-6
         batch = {
             "experience": experience,
             "weight": weight,
             "old": old,
-            "returns": returns,
+            "rates": rates,
             "advantage": advantages.normalized(advantage, weight, 1),
         }
         loss = self._epochs(batch, variance)
@@ -313,7 +316,7 @@ class RL2Agent(MetaAgent):
         return tf_agent.LossInfo(loss, {"return": tf.reduce_mean(total)})
 
     def _look(self, experience):
-        """Returns the distributions and values at each step."""
+        """Returns the distributions, and the rewards expected of a step."""
         outputs, _ = self._network()(
             experience.observation, experience.step_type
         )
@@ -352,14 +355,33 @@ class RL2Agent(MetaAgent):
         experience, weight = batch["experience"], batch["weight"]
 
         with tf.GradientTape() as tape:
-            distribution, values = self._look(experience)
+            distribution, rates = self._look(experience)
             log_ratio = distribution.log_prob(experience.action) - batch["old"]
             loss = mean(
                 self._surrogate.loss(log_ratio, batch["advantage"]), weight
             )
-            errors = tf.square(values - batch["returns"]) / variance
+            errors = tf.square(rates - batch["rates"]) / variance
             loss += self.value_weight * mean(errors, weight)
             loss -= self.entropy * mean(distribution.entropy(), weight)
         gradients = tape.gradient(loss, [v.value for v in variables])
         self.optimizer.apply(gradients, variables)
         return loss
+
+
+def steps_left(steps, discount):
+    """Returns how many steps are left of a trial, with later ones discounted.
+
+    What is expected of the rest of a trial is told as a reward for each of
+    these: it changes little from step to step, while the sum runs down to
+    nothing, and the errors of a network that had to count along would be
+    larger than the rewards.
+
+    Args:
+        steps: Integer, the steps of a trial.
+        discount: Float from 0 to 1, what a step is worth one step later.
+
+    Returns:
+        Float tensor `[steps]`, 1 for the last step.
+    """
+    powers = discount ** tf.range(steps, dtype=tf.float32)
+    return tf.cumsum(powers)[::-1]

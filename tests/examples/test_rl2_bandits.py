@@ -15,7 +15,6 @@ def test_rl2_bandits_runs_to_its_end(tmp_path):
         "--units=4",
         "--epochs=1",
         "--test-bandits=400",
-        "--no-xla",
         output=tmp_path,
     )
     totals = {

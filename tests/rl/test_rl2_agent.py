@@ -91,28 +91,34 @@ def test_a_step_of_training_is_that_of_ppo_by_hand():
         entropy=0.3,
         discount=0.9,
         decay=0.5,
+        value_weight=2.0,
     )
     experience = collect(agent, trials)
     before = [tf.identity(v.value) for v in agent.outer_variables]
-    distribution, values = agent._look(experience)
-    values = values.numpy()
+    distribution, rates = agent._look(experience)
+    # The values: a reward for each step left, of which there are 4.
+    left = np.array([1 + 0.9 + 0.81 + 0.729, 1 + 0.9 + 0.81, 1.9, 1.0])
+    values = rates.numpy() * left
     reward = experience.reward.numpy()
     advantage = np.zeros_like(reward)
-    following = after = np.zeros(TASKS)
+    returns = np.zeros_like(reward)
+    following = after = total = np.zeros(TASKS)
     for step in reversed(range(4)):
         error = reward[:, step] + 0.9 * following - values[:, step]
         after = error + 0.9 * 0.5 * after
         advantage[:, step] = after
         following = values[:, step]
-    returns = advantage + values
+        total = reward[:, step] + 0.9 * total
+        returns[:, step] = total
+    target = returns / left
     scaled = (advantage - advantage.mean()) / advantage.std()
     old = distribution.log_prob(experience.action)
     with tf.GradientTape() as tape:
-        distribution, values = agent._look(experience)
+        distribution, rates = agent._look(experience)
         ratio = tf.exp(distribution.log_prob(experience.action) - old)
         loss = (
             -tf.reduce_mean(ratio * scaled)
-            + 4.0 * tf.reduce_mean((values - returns) ** 2) / returns.var()
+            + 2.0 * tf.reduce_mean((rates - target) ** 2) / target.var()
             - 0.3 * tf.reduce_mean(distribution.entropy())
         )
     gradients = tape.gradient(loss, [v.value for v in agent.outer_variables])
@@ -143,7 +149,7 @@ def test_every_trial_is_used_once_an_epoch():
         "experience": experience,
         "weight": weight,
         "old": weight,
-        "returns": weight,
+        "rates": weight,
         "advantage": weight,
         "number": tf.range(TASKS),
     }
