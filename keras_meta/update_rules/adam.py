@@ -74,10 +74,13 @@ class Adam(UpdateRule):
         rate = self.learning_rate * tf.sqrt(1 - self.beta_2**count)
         rate = tf.cast(rate / (1 - self.beta_1**count), weights[0].dtype)
         means, squares = state
-        means = [
-            mean + (1 - self.beta_1) * (gradient - mean)
-            for mean, gradient in zip(means, gradients)
-        ]
+        if self.beta_1:
+            means = [
+                mean + (1 - self.beta_1) * (gradient - mean)
+                for mean, gradient in zip(means, gradients)
+            ]
+        else:
+            means = list(gradients)
         squares = [
             square + (1 - self.beta_2) * (tf.square(gradient) - square)
             for square, gradient in zip(squares, gradients)
@@ -98,7 +101,8 @@ class Adam(UpdateRule):
         }
 
 
+@tf.custom_gradient
 def _root(values):
-    # The root of zero is never taken, not even by the gradient.
-    positive = values > 0
-    return tf.where(positive, tf.sqrt(tf.where(positive, values, 1.0)), 0.0)
+    root = tf.sqrt(values)
+    # Zero for a root of zero, which has no slope.
+    return root, lambda upstream: tf.math.divide_no_nan(0.5 * upstream, root)
