@@ -327,19 +327,26 @@ def _one_by_one(take_step, steps, values):
         yield values, support_loss
 
 
+def apart(function):
+    """Makes `function` one of the graph, which stays apart from what calls it.
+
+    Among the edges of a loop, TensorFlow does not find which pooling a gradient
+    belongs to, and takes a gradient that is ten times as slow.
+    """
+    return tf.function(
+        function,
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
+
+
 def _rolled(take_step, steps, values):
     """Takes the steps in a loop of the graph, which remembers none of them.
 
     Yields once: the values in the end, and the loss before the first step.
     """
 
-    # In a function of its own: among the edges of a loop, TensorFlow does not
-    # find which pooling a gradient belongs to, and takes one ten times as slow.
-    taken = tf.function(
-        take_step,
-        autograph=False,
-        experimental_attributes={"_noinline": True},
-    )
+    taken = apart(take_step)
 
     def body(step, values, first_loss):
         *values, loss = taken(step, *values)
