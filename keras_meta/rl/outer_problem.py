@@ -4,13 +4,8 @@ import keras
 import tensorflow as tf
 
 from keras_meta import inner_loop
-from keras_meta import task_mapping
 from keras_meta.rl.advantages import mean
 from keras_meta.rl.fast_weights_policy import forward
-
-# From how many actions of a task on one task is run after the other: what is
-# computed of so many then stays in the cache of the processor.
-_MANY_ACTIONS = 500
 
 # What has become of the rollouts before an inner step, or after the last. Of
 # each action: the logarithm of how much more likely it is than when it was
@@ -38,17 +33,11 @@ class OuterProblem:
         self._first_query = 1 if agent.every_step else len(adaptation)
         stages = [dict(batch) for batch in (*adaptation, query)]
         self._tasks = {"stages": stages, "start": start}
-        actions = stages[-1]["weight"].shape[1]
-        many = actions is not None and actions >= _MANY_ACTIONS
-        self._mapping = "sequential" if many else "vectorized"
         self._tasks["before"], chances = tf.nest.map_structure(
-            tf.stop_gradient, self._map_tasks(self._before)
+            tf.stop_gradient, tf.vectorized_map(self._before, self._tasks)
         )
         for batch, log_probability in zip(stages, chances):
             batch["log_probability"] = log_probability
-
-    def _map_tasks(self, function):
-        return task_mapping.map_tasks(function, self._tasks, self._mapping)
 
     @property
     def variables(self):
@@ -160,14 +149,14 @@ class OuterProblem:
                 loss, _ = self._measure(task, values)
             return loss, inner_loop.dense_gradients(tape, loss, values)
 
-        loss, gradients = self._map_tasks(learn)
+        loss, gradients = tf.vectorized_map(learn, self._tasks)
         gradients = [tf.reduce_mean(part, axis=0) for part in gradients]
         return tf.reduce_mean(loss), gradients
 
     def loss_and_divergence(self, values):
         """Returns the mean loss and the mean divergence of the tasks."""
-        loss, divergence = self._map_tasks(
-            lambda task: self._measure(task, values)
+        loss, divergence = tf.vectorized_map(
+            lambda task: self._measure(task, values), self._tasks
         )
         return tf.reduce_mean(loss), tf.reduce_mean(divergence)
 
@@ -191,5 +180,5 @@ class OuterProblem:
                 )
             return inner_loop.dense_gradients(outer_tape, slope, values)
 
-        products = self._map_tasks(multiply)
+        products = tf.vectorized_map(multiply, self._tasks)
         return [tf.reduce_mean(part, axis=0) for part in products]
