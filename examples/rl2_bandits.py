@@ -19,6 +19,7 @@ import tensorflow as tf
 import keras_meta
 import keras_meta.rl
 from keras_meta import figures
+from keras_meta.evaluation import mean_and_interval
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--output", default="rl2_bandits_output", type=pathlib.Path)
@@ -209,9 +210,8 @@ print(
     f"{arguments.test_bandits} bandits (UCB1 of width {width}):"
 )
 for name, (paid, _) in results.items():
-    totals = paid.sum(axis=1)
-    error = 1.96 * totals.std(ddof=1) / np.sqrt(len(totals))
-    print(f"{name:18} {totals.mean():6.2f} ± {error:.2f}")
+    total, interval = mean_and_interval(paid.sum(axis=1))
+    print(f"{name:18} {total:6.2f} ± {interval:.2f}")
 
 figure = figures.figure_for(None, 6, 4)
 axes = figure.subplots()

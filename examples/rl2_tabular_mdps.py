@@ -19,6 +19,7 @@ import tensorflow as tf
 import keras_meta
 import keras_meta.rl
 from keras_meta import figures
+from keras_meta.evaluation import mean_and_interval
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--output", default="rl2_mdps_output", type=pathlib.Path)
@@ -106,7 +107,7 @@ def best_actions(rewards, transitions, horizon):
 
 
 def play(plan, rewards, transitions, rollouts, horizon, numbers):
-    """Plays worlds by a plan for each rollout; returns what each step paid.
+    """Plays worlds by a plan for each rollout; returns what each rollout paid.
 
     Args:
         plan: Function of what was seen: how often each step was taken,
@@ -182,9 +183,8 @@ print(
     f"{arguments.test_mdps} worlds:"
 )
 for name, returns in results.items():
-    totals = returns.sum(axis=1)
-    error = 1.96 * totals.std(ddof=1) / np.sqrt(len(totals))
-    print(f"{name:18} {totals.mean():7.2f} ± {error:.2f}")
+    total, interval = mean_and_interval(returns.sum(axis=1))
+    print(f"{name:18} {total:7.2f} ± {interval:.2f}")
 
 figure = figures.figure_for(None, 6, 4)
 axes = figure.subplots()

@@ -331,8 +331,11 @@ def apart(function):
     """Makes `function` one of the graph, which stays apart from what calls it.
 
     Among the edges of a loop, TensorFlow does not find which pooling a gradient
-    belongs to, and takes a gradient that is ten times as slow.
+    belongs to, and takes a gradient that is ten times as slow. Eagerly there
+    is no graph, and a debugger can step through.
     """
+    if tf.executing_eagerly():
+        return function
     return tf.function(
         function,
         autograph=False,

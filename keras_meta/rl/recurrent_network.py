@@ -111,8 +111,10 @@ def unroll(cell, inputs, step_type, state):
         return output[:, None], state
     # XLA makes one of the many small operations of a cell, forward and back.
     # It does so for the step alone: of a whole loop that has a gradient, it
-    # copies what was kept of all steps in each.
-    fused_step = tf.function(step, autograph=False, jit_compile=True)
+    # copies what was kept of all steps in each. Eagerly it would be compiled
+    # in each call.
+    if not tf.executing_eagerly():
+        step = tf.function(step, autograph=False, jit_compile=True)
     length = inputs.shape[0] or tf.shape(inputs)[0]
     # The first step outside of the loop tells the shape of an output.
     outputs = tf.TensorArray(
@@ -120,7 +122,7 @@ def unroll(cell, inputs, step_type, state):
     )
 
     def body(number, outputs, state):
-        output, state = fused_step(inputs[number], kept[number], state)
+        output, state = step(inputs[number], kept[number], state)
         return number + 1, outputs.write(number, output), state
 
     _, outputs, state = tf.while_loop(

@@ -300,14 +300,14 @@ class RL2Agent(MetaAgent):
         # By what was got, and not by values of later steps: these learn slowly
         # from the end of a trial, and are wrong for too long.
         returns = advantages.discounted_returns(experience, self.discount)
-        rates = returns / left
-        _, deviation = advantages.moments(rates, weight, 1)
+        targets = returns / left
+        _, deviation = advantages.moments(targets, weight, 1)
         variance = tf.squeeze(deviation) ** 2 + 1e-6
         batch = {
             "experience": experience,
             "weight": weight,
             "old": old,
-            "rates": rates,
+            "rates": targets,
             "advantage": advantages.normalized(advantage, weight, 1),
         }
         loss = self._epochs(batch, variance)

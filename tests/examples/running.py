@@ -3,6 +3,7 @@
 import contextlib
 import io
 import pathlib
+import re
 import runpy
 import sys
 import unittest.mock
@@ -24,3 +25,9 @@ def run_example(name, *options, output, folder="examples"):
         warnings.simplefilter("default")
         runpy.run_path(path, run_name="__main__")
     return printed.getvalue()
+
+
+def printed_totals(printed):
+    """Returns the totals of the methods of an example of RL^2, by name."""
+    rows = re.findall(r"^(.{18}) +([\d.]+) ±", printed, re.M)
+    return {name.strip(): float(value) for name, value in rows}

@@ -1,9 +1,9 @@
 import pathlib
-import re
 
 from matplotlib import image
 
 import tests.rl  # noqa: F401  (skips where TF-Agents is not installed)
+from tests.examples.running import printed_totals
 from tests.examples.running import run_example
 
 
@@ -17,10 +17,7 @@ def test_rl2_bandits_runs_to_its_end(tmp_path):
         "--test-bandits=400",
         output=tmp_path,
     )
-    totals = {
-        name.strip(): float(value)
-        for name, value in re.findall(r"^(.{18}) +([\d.]+) ±", printed, re.M)
-    }
+    totals = printed_totals(printed)
     # The published figures of the classical methods, for 10 pulls of 5 arms.
     assert abs(totals["random"] - 5.0) < 0.35
     assert abs(totals["Thompson sampling"] - 5.8) < 0.4

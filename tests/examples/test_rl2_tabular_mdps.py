@@ -1,8 +1,7 @@
-import re
-
 from matplotlib import image
 
 import tests.rl  # noqa: F401  (skips where TF-Agents is not installed)
+from tests.examples.running import printed_totals
 from tests.examples.running import run_example
 
 
@@ -15,10 +14,7 @@ def test_rl2_tabular_mdps_runs_to_its_end(tmp_path):
         "--epochs=1",
         output=tmp_path,
     )
-    totals = {
-        name.strip(): float(value)
-        for name, value in re.findall(r"^(.{18}) +([\d.]+) ±", printed, re.M)
-    }
+    totals = printed_totals(printed)
     # Published for 10 rollouts: 100.1, and 138.1 where posterior sampling has
     # settings of its own.
     assert abs(totals["random"] - 100.1) < 3.0
