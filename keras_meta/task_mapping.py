@@ -57,6 +57,12 @@ def map_tasks(function, tasks, mapping):
     Returns:
         What `function` returned, stacked along a leading axis of tasks.
     """
+    if tf.nest.flatten(tasks)[0].shape[0] == 1:
+        # One task needs neither a loop nor batched products.
+        result = function(tf.nest.map_structure(lambda leaf: leaf[0], tasks))
+        return tf.nest.map_structure(
+            lambda leaf: tf.convert_to_tensor(leaf)[None], result
+        )
     if mapping == "vectorized":
         return tf.vectorized_map(function, tasks)
     if tf.executing_eagerly():

@@ -165,6 +165,29 @@ def test_tasks_are_mapped_in_a_graph(mapping):
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
+def test_one_task_is_run_as_it_is(mapping):
+    def ops_of(count):
+        @tf.function
+        def in_graph(x):
+            return task_mapping.map_tasks(tf.cumsum, x, mapping)
+
+        x = np.ones((count, 3), "float32")
+        found = in_graph(x)
+        assert found.shape == (count, 3)
+        assert np.allclose(found, x.cumsum(axis=1))
+        return {
+            operation.type
+            for operation in in_graph.get_concrete_function(
+                x
+            ).graph.get_operations()
+        }
+
+    # What loops, or is batched, is there for more than one task only.
+    assert len(ops_of(1)) < len(ops_of(2))
+    assert not any("While" in name for name in ops_of(1))
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
 def test_any_number_of_tasks_is_mapped_by_one_graph(mapping):
     @tf.function(input_signature=[tf.TensorSpec((None, None), "float32")])
     def in_graph(x):
