@@ -21,6 +21,17 @@ SUPPORTS, QUERIES = 6, 12
 # LiteRT lacks powers in double precision, and systems of linear equations.
 ADAPTED_ELSEWHERE = {"Reptile", "RidgeHead"}
 
+# To convert takes longer than all else; some of each kind tell soon enough.
+CONVERTED = {
+    "FineTuning",
+    "MAML",
+    "MatchingNetwork",
+    "ProtoMAML",
+    "PrototypicalNetwork",
+    "Reptile",
+    "SNAIL",
+}
+
 
 def support_of(x):
     return {key: x[key] for key in ("support_x", "support_y")}
@@ -201,9 +212,18 @@ def folders(tmp_path_factory):
     return functools.cache(tmp_path_factory.mktemp)
 
 
-# Column by column of one algorithm, whose cells share what is made.
-@pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize("algorithm", small_models.SETTINGS)
+def cells():
+    """Returns the cells, those of an algorithm together, which share files."""
+    found = []
+    for algorithm in small_models.SETTINGS:
+        for column in COLUMNS:
+            quick = not column.startswith("LiteRT") or algorithm in CONVERTED
+            marks = () if quick else pytest.mark.slow
+            found.append(pytest.param(algorithm, column, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize("algorithm, column", cells())
 def test_cell(algorithm, column, folders):
     check = COLUMNS[column]
     if is_there(algorithm, column):
