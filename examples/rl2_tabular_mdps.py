@@ -24,7 +24,11 @@ from keras_meta.evaluation import mean_and_interval
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--output", default="rl2_mdps_output", type=pathlib.Path)
 parser.add_argument("--rollouts", default=10, type=int)
+parser.add_argument(
+    "--cell", default="associative", choices=["associative", "gru"]
+)
 parser.add_argument("--units", default=128, type=int)
+parser.add_argument("--prediction-weight", default=1.0, type=float)
 parser.add_argument("--meta-batch-size", default=1000, type=int)
 parser.add_argument("--steps", default=900, type=int)
 parser.add_argument("--learning-rate", default=8e-3, type=float)
@@ -51,16 +55,25 @@ trials = keras_meta.rl.environments.Trials(mdps, rollouts=arguments.rollouts)
 
 """
 ## RL^2
+
+What is to be remembered is a table: what each action has paid in each state. A
+memory that writes values under keys learns it in far fewer steps than a GRU,
+and sooner if it has to foretell rewards as well.
 """
 
+cells = {
+    "associative": keras_meta.rl.AssociativeCell,
+    "gru": keras.layers.GRUCell,
+}
 updates = arguments.steps * arguments.epochs * arguments.minibatches
 agent = keras_meta.rl.RL2Agent(
     trials.time_step_spec(),
     trials.action_spec(),
-    keras.layers.GRUCell(arguments.units),
+    cells[arguments.cell](arguments.units),
     epochs=arguments.epochs,
     minibatches=arguments.minibatches,
     entropy=0.0,
+    prediction_weight=arguments.prediction_weight,
 )
 model = keras_meta.rl.AgentModel(agent, trials)
 rate = keras.optimizers.schedules.CosineDecay(

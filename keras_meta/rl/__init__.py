@@ -12,6 +12,7 @@ from keras_meta.rl import environments
 from keras_meta.rl import outer_updates
 from keras_meta.rl import sampling_gradients
 from keras_meta.rl.agent_model import AgentModel
+from keras_meta.rl.associative_cell import AssociativeCell
 from keras_meta.rl.cavia_agent import CAVIAAgent
 from keras_meta.rl.fine_tuning_agent import FineTuningAgent
 from keras_meta.rl.learned_objective import LearnedObjective
@@ -37,6 +38,7 @@ from keras_meta.rl.similar_task_agent import SimilarTaskAgent
 
 __all__ = [
     "AgentModel",
+    "AssociativeCell",
     "CAVIAAgent",
     "FineTuningAgent",
     "KerasActorNetwork",

@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 
@@ -43,6 +44,11 @@ class RL2Agent(MetaAgent):
             Defaults to `0.01`.
         value_weight: Float above 0, how much the error of the expected
             rewards counts, in units of their variance. Defaults to `1.0`.
+        prediction_weight: Float from 0, how much the error counts with which
+            the next reward is foretold, in units of the variance. To tell it
+            is to remember what an action has paid, which rewards alone teach
+            slowly where there is much to remember. Defaults to `0.0`, as in
+            the paper.
         discount: Float from 0 to 1, what a reward is worth one step later.
             Defaults to `0.99`.
         decay: Float from 0 to 1, the decay of generalized advantages.
@@ -78,6 +84,8 @@ class RL2Agent(MetaAgent):
     Reference:
         - [Duan et al., 2016](https://arxiv.org/abs/1611.02779)
         - [Wang et al., 2016](https://arxiv.org/abs/1611.05763)
+        - [Jaderberg et al., 2017](https://arxiv.org/abs/1611.05397), for the
+          prediction of rewards
     """
 
     logged = ("return",)
@@ -93,6 +101,7 @@ class RL2Agent(MetaAgent):
         clip=0.2,
         entropy=0.01,
         value_weight=1.0,
+        prediction_weight=0.0,
         discount=0.99,
         decay=0.3,
         deviation=1.0,
@@ -103,6 +112,7 @@ class RL2Agent(MetaAgent):
         arguments.check_positive_integer("minibatches", minibatches)
         arguments.check_number_from_zero("entropy", entropy)
         arguments.check_positive_number("value_weight", value_weight)
+        arguments.check_number_from_zero("prediction_weight", prediction_weight)
         arguments.check_share("discount", discount)
         arguments.check_share("decay", decay)
         if unroll is not None:
@@ -112,6 +122,7 @@ class RL2Agent(MetaAgent):
         self.minibatches = int(minibatches)
         self.entropy = float(entropy)
         self.value_weight = float(value_weight)
+        self.prediction_weight = float(prediction_weight)
         self.discount = float(discount)
         self.decay = float(decay)
         self.unroll = unroll
@@ -119,9 +130,13 @@ class RL2Agent(MetaAgent):
             cell = keras.layers.GRUCell(128)
         heads, self._read = policy_head(action_spec, "auto", deviation)
         inputs = keras.Input((output_size(cell),))
-        outputs = [head(inputs) for head in heads]
-        value = keras.layers.Dense(1, kernel_initializer="zeros")(inputs)
-        model = keras.Model(inputs, [*outputs, value])
+        layers = [*heads, keras.layers.Dense(1, kernel_initializer="zeros")]
+        if self.prediction_weight:
+            nothing = tf.zeros(action_spec.shape, action_spec.dtype)
+            size = _in_numbers(nothing, action_spec).shape[-1]
+            layers.append(keras.layers.Dense(size, kernel_initializer="zeros"))
+        self._heads = len(heads)
+        model = keras.Model(inputs, [layer(inputs) for layer in layers])
         observation_spec = time_step_spec.observation
         # One set of weights: what to do, and what to expect of it.
         network = KerasRecurrentNetwork(observation_spec, cell, model)
@@ -141,7 +156,7 @@ class RL2Agent(MetaAgent):
         )
 
     def _distribution(self, outputs):
-        outputs = outputs[:-1]
+        outputs = outputs[: self._heads]
         return self._read(outputs[0] if len(outputs) == 1 else outputs)
 
     @property
@@ -286,7 +301,7 @@ class RL2Agent(MetaAgent):
         del weights
         self.check_optimizer()
         weight = rollouts_module.first_rollout(experience)
-        before, rates = self._look(experience)
+        before, rates, _ = self._look(experience)
         old = tf.stop_gradient(before.log_prob(experience.action))
         left = steps_left(weight.shape[1], self.discount)
         values = tf.stop_gradient(rates) * left
@@ -301,8 +316,10 @@ class RL2Agent(MetaAgent):
         # from the end of a trial, and are wrong for too long.
         returns = advantages.discounted_returns(experience, self.discount)
         targets = returns / left
-        _, deviation = advantages.moments(targets, weight, 1)
-        variance = tf.squeeze(deviation) ** 2 + 1e-6
+        variances = [
+            tf.squeeze(advantages.moments(values, weight, 1)[1]) ** 2 + 1e-6
+            for values in (targets, experience.reward)
+        ]
         batch = {
             "experience": experience,
             "weight": weight,
@@ -310,19 +327,33 @@ class RL2Agent(MetaAgent):
             "rates": targets,
             "advantage": advantages.normalized(advantage, weight, 1),
         }
-        loss = self._epochs(batch, variance)
+        loss = self._epochs(batch, variances)
         self.train_step_counter.assign_add(1)
         total = rollouts_module.first_returns(experience)
         return tf_agent.LossInfo(loss, {"return": tf.reduce_mean(total)})
 
     def _look(self, experience):
-        """Returns the distributions, and the rewards expected of a step."""
+        """Returns the distributions, and what they expect.
+
+        Args:
+            experience: A `Trajectory` of tensors `[rows, steps, ...]`.
+
+        Returns:
+            A tuple: the distributions of the actions; the reward expected of
+            each step that is left, `[rows, steps]`; and that expected of the
+            action, or `None` where it is not foretold.
+        """
         outputs, _ = self._network()(
             experience.observation, experience.step_type
         )
-        return self._distribution(outputs), outputs[-1][..., 0]
+        foretold = None
+        if self.prediction_weight:
+            action = _in_numbers(experience.action, self.action_spec)
+            foretold = tf.reduce_sum(outputs[-1] * action, axis=-1)
+        rates = outputs[self._heads][..., 0]
+        return self._distribution(outputs), rates, foretold
 
-    def _epochs(self, batch, variance):
+    def _epochs(self, batch, variances):
         rows = batch["weight"].shape[0]
         if rows % self.minibatches:
             raise ValueError(
@@ -343,29 +374,53 @@ class RL2Agent(MetaAgent):
                 minibatch = tf.nest.map_structure(
                     lambda leaf: tf.gather(leaf, order[part]), batch
                 )
-                return (self._step(minibatch, variance),)
+                return (self._step(minibatch, variances),)
 
             return repeat(self.minibatches, step, 0.0)
 
         (loss,) = repeat(self.epochs, epoch, 0.0)
         return loss
 
-    def _step(self, batch, variance):
+    def _step(self, batch, variances):
         variables = self.outer_variables
         experience, weight = batch["experience"], batch["weight"]
 
         with tf.GradientTape() as tape:
-            distribution, rates = self._look(experience)
+            distribution, rates, foretold = self._look(experience)
             log_ratio = distribution.log_prob(experience.action) - batch["old"]
             loss = mean(
                 self._surrogate.loss(log_ratio, batch["advantage"]), weight
             )
-            errors = tf.square(rates - batch["rates"]) / variance
+            errors = tf.square(rates - batch["rates"]) / variances[0]
             loss += self.value_weight * mean(errors, weight)
+            if foretold is not None:
+                errors = tf.square(foretold - experience.reward) / variances[1]
+                loss += self.prediction_weight * mean(errors, weight)
             loss -= self.entropy * mean(distribution.entropy(), weight)
         gradients = tape.gradient(loss, [v.value for v in variables])
         self.optimizer.apply(gradients, variables)
         return loss
+
+
+def _in_numbers(action, spec):
+    """Returns what a reward is told from as a weighted sum.
+
+    Args:
+        action: Tensor `[..., *shape]`.
+        spec: The specification of an action.
+
+    Returns:
+        Float tensor `[..., size]`: one-hot where actions are integers.
+    """
+    size = spec.shape.num_elements()
+    outer = tf.shape(action)[: action.shape.rank - spec.shape.rank]
+    if spec.dtype.is_integer:
+        lowest, highest = int(np.min(spec.minimum)), int(np.max(spec.maximum))
+        choices = highest - lowest + 1
+        action = tf.one_hot(action - lowest, choices)
+        return tf.reshape(action, tf.concat([outer, [size * choices]], 0))
+    action = tf.reshape(action, tf.concat([outer, [size]], 0))
+    return tf.concat([action, tf.ones_like(action[..., :1])], axis=-1)
 
 
 def steps_left(steps, discount):

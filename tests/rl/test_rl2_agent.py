@@ -52,12 +52,12 @@ def test_the_policy_acts_as_the_network_sees_the_whole_trial():
         # Policies start with hardly any opinion.
         variable.assign(tf.random.normal(variable.shape))
     experience = collect(agent, trials, greedy=True)
-    distribution, _ = agent._look(experience)
+    distribution, _, _ = agent._look(experience)
     np.testing.assert_allclose(
         experience.action, distribution.mode(), atol=1e-5
     )
     forgetful = np.where(np.arange(6) == 3, 0, experience.step_type.numpy())
-    other, _ = agent._look(
+    other, _, _ = agent._look(
         experience._replace(step_type=tf.constant(forgetful, tf.int32))
     )
     assert not np.allclose(other.mode(), distribution.mode(), atol=1e-5)
@@ -92,10 +92,15 @@ def test_a_step_of_training_is_that_of_ppo_by_hand():
         discount=0.9,
         decay=0.5,
         value_weight=2.0,
+        prediction_weight=0.7,
     )
+    for variable in agent.outer_variables:
+        # What is expected starts from nothing.
+        drawn = tf.random.stateless_normal(variable.shape, [0, 1])
+        variable.assign(0.3 * drawn)
     experience = collect(agent, trials)
     before = [tf.identity(v.value) for v in agent.outer_variables]
-    distribution, rates = agent._look(experience)
+    distribution, rates, _ = agent._look(experience)
     # The values: a reward for each step left, of which there are 4.
     left = np.array([1 + 0.9 + 0.81 + 0.729, 1 + 0.9 + 0.81, 1.9, 1.0])
     values = rates.numpy() * left
@@ -114,11 +119,18 @@ def test_a_step_of_training_is_that_of_ppo_by_hand():
     scaled = (advantage - advantage.mean()) / advantage.std()
     old = distribution.log_prob(experience.action)
     with tf.GradientTape() as tape:
-        distribution, rates = agent._look(experience)
+        outputs, _ = agent._network()(
+            experience.observation, experience.step_type
+        )
+        _, rates, by_action = outputs
+        rates = rates[..., 0]
+        foretold = tf.gather(by_action, experience.action, batch_dims=2)
+        distribution, _, _ = agent._look(experience)
         ratio = tf.exp(distribution.log_prob(experience.action) - old)
         loss = (
             -tf.reduce_mean(ratio * scaled)
             + 2.0 * tf.reduce_mean((rates - target) ** 2) / target.var()
+            + 0.7 * tf.reduce_mean((foretold - reward) ** 2) / reward.var()
             - 0.3 * tf.reduce_mean(distribution.entropy())
         )
     gradients = tape.gradient(loss, [v.value for v in agent.outer_variables])
@@ -132,15 +144,31 @@ def test_a_step_of_training_is_that_of_ppo_by_hand():
         )
 
 
+def test_rewards_of_real_actions_are_foretold_as_well():
+    trials = navigation_trials()
+    agent = make_agent(trials, prediction_weight=1.0)
+    for variable in agent.outer_variables:
+        variable.assign(tf.random.stateless_normal(variable.shape, [0, 1]))
+    experience = collect(agent, trials)
+    outputs, _ = agent._network()(experience.observation, experience.step_type)
+    action = experience.action.numpy()
+    factors = outputs[-1].numpy()
+    expected = (factors[..., :2] * action).sum(axis=-1) + factors[..., 2]
+    _, _, foretold = agent._look(experience)
+    np.testing.assert_allclose(foretold, expected, rtol=1e-4, atol=1e-5)
+    _, _, nothing = make_agent(trials)._look(experience)
+    assert nothing is None
+
+
 def test_every_trial_is_used_once_an_epoch():
     trials = bandit_trials()
     agent = make_agent(trials, minibatches=3, epochs=2)
     seen = []
     original = agent._step
 
-    def step(batch, variance):
+    def step(batch, variances):
         seen.append(batch["number"])
-        return original(batch, variance)
+        return original(batch, variances)
 
     agent._step = step
     experience = collect(agent, trials)
@@ -154,7 +182,7 @@ def test_every_trial_is_used_once_an_epoch():
         "number": tf.range(TASKS),
     }
     # Eagerly, the loops are loops of Python.
-    agent._epochs(batch, tf.constant(1.0))
+    agent._epochs(batch, [tf.constant(1.0)])
     epochs = np.reshape(np.concatenate(seen), [2, TASKS])
     for epoch in epochs:
         assert sorted(epoch) == list(range(TASKS))
