@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 
 import tensorflow as tf
 
@@ -179,6 +180,28 @@ def first(strategy, values):
     return tf.nest.map_structure(
         lambda leaf: strategy.experimental_local_results(leaf)[0], values
     )
+
+
+def with_steps_apart(function):
+    """Has Keras take the steps of an execution one by one.
+
+    The loop that it makes of several is a graph of several devices, and there
+    the loops within a step have no inputs. With any iterator but its own,
+    Keras starts each step from Python.
+
+    Args:
+        function: What Keras has made of a step.
+
+    Returns:
+        A function of an iterator, too.
+    """
+
+    def function_of_batches(iterator):
+        # The first comes first, since Keras takes for granted that there is
+        # one.
+        return function(itertools.chain([next(iterator)], iterator))
+
+    return function_of_batches
 
 
 def are_on_several_machines(strategy):

@@ -2,7 +2,7 @@
 
 As a script it is one worker. It trains, and writes what came of it:
 
-    python -m tests.workers OUTPUT [DEVICES [MEASURED]]
+    python -m tests.workers OUTPUT [DEVICES [EPISODES [STEPS_PER_EXECUTION]]]
 """
 
 import contextlib
@@ -83,11 +83,17 @@ def finish(processes, timeout=300):
     return printed
 
 
-def results_of(count, folder, *measured):
-    """Trains with several workers; returns what came of it on each."""
+def results_of(count, folder, *arguments):
+    """Trains with several workers; returns what came of it on each.
+
+    Args:
+        count: Integer, how many workers.
+        folder: Path, for their results.
+        *arguments: Further arguments of the script.
+    """
     paths = [folder / f"worker_{index}" for index in range(count)]
     processes = start(
-        count, lambda index: ["-m", __name__, paths[index], "", *measured]
+        count, lambda index: ["-m", __name__, paths[index], "", *arguments]
     )
     for process, printed in zip(processes, finish(processes)):
         assert process.returncode == 0, printed[-3000:]
@@ -100,11 +106,30 @@ def dropping_network():
     return keras.Model(inputs, network(keras.layers.Dropout(0.2)(inputs)))
 
 
+def normalizing_network():
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 MAKE = {
     "MAML": lambda: keras_meta.MAML(
         dropping_network(), inner_learning_rate=0.1, task_mapping="sequential"
+    ),
+    "MAML, normalized per step": lambda: keras_meta.MAML(
+        normalizing_network(),
+        inner_learning_rate=0.1,
+        inner_steps=2,
+        normalization_statistics="per_step",
+        normalization_scales="per_step",
+        task_mapping="sequential",
     ),
     "PrototypicalNetwork": lambda: keras_meta.PrototypicalNetwork(
         keras_meta.backbones.mlp((8,), (16,), outputs=4)
@@ -119,15 +144,16 @@ MAKE = {
 }
 
 
-def train(name, scope, seed=0, measured=True):
+def train(name, scope, seed=0, episodes=7, steps_per_execution=1):
     """Trains a model; returns a dictionary of what came of it.
 
     Args:
         name: String, a key of `MAKE`.
         scope: The scope of a strategy, or a context that does nothing.
         seed: Integer.
-        measured: Boolean. Whether it is evaluated, too, which takes as long
-            to trace again.
+        episodes: Integer, on how many it is evaluated, too. With 0, which
+            saves as long as it takes to trace again, on none.
+        steps_per_execution: Integer, of `compile()`.
     """
     keras.utils.set_random_seed(seed)
     with scope:
@@ -138,14 +164,15 @@ def train(name, scope, seed=0, measured=True):
             metrics=["accuracy"],
             # One device need not be traced to know what comes of it.
             run_eagerly=not tf.distribute.has_strategy(),
+            steps_per_execution=steps_per_execution,
         )
-    # Of the last meta-batch, replicas have unequal shares.
-    test = blob_episodes(episodes=7, seed=1)
+    # Of the last meta-batch, which is not full, shares may be unequal.
+    test = blob_episodes(episodes=episodes, seed=1) if episodes else None
     history = model.fit(
         blob_episodes(),
         steps_per_epoch=2,
         epochs=2,
-        validation_data=test if measured else None,
+        validation_data=test,
         verbose=0,
     ).history
     # Each replica logs its first task before adaptation, where tasks run one
@@ -156,7 +183,7 @@ def train(name, scope, seed=0, measured=True):
         if name in ("loss", "accuracy") or name.startswith("val_")
     }
     results = {"weights": model.get_weights(), "logs": logs}
-    if measured:
+    if episodes:
         results["evaluation"] = model.evaluate(
             test, verbose=0, return_dict=True
         )
@@ -176,7 +203,7 @@ def mirrored(devices):
     )
 
 
-def main(output, devices="", measured=""):
+def main(output, devices="", episodes="0", steps_per_execution="1"):
     if devices:
         strategy = mirrored(int(devices))
         seed = 0
@@ -185,7 +212,13 @@ def main(output, devices="", measured=""):
         # The weights are to be those of the first worker.
         seed = strategy.cluster_resolver.task_id
     results = {
-        name: train(name, strategy.scope(), seed, bool(measured))
+        name: train(
+            name,
+            strategy.scope(),
+            seed,
+            int(episodes),
+            int(steps_per_execution),
+        )
         for name in MAKE
     }
     pathlib.Path(output).write_bytes(pickle.dumps(results))

@@ -212,11 +212,16 @@ class EpisodicModel(keras.Model):
         super()._maybe_symbolic_build(data_batch=data_batch)
 
     def _make_function(self, step_function):
-        if replicas.are_on_several_machines(self._distribute_strategy):
-            return self._with_logs_as_one(step_function)
-        function = super()._make_function(step_function)
-        count = self.steps_per_execution
-        if count == 1 or not self.jit_compile or self._distribute_strategy:
+        strategy, count = self._distribute_strategy, self.steps_per_execution
+        if replicas.are_on_several_machines(strategy):
+            function = self._with_logs_as_one(step_function)
+        else:
+            function = super()._make_function(step_function)
+        if count == 1:
+            return function
+        if strategy is not None:
+            return replicas.with_steps_apart(function)
+        if not self.jit_compile:
             return function
         looped = compiled_loop.make(step_function, count)
 
