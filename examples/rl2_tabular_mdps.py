@@ -199,7 +199,7 @@ for name, returns in results.items():
     total, interval = mean_and_interval(returns.sum(axis=1))
     print(f"{name:18} {total:7.2f} ± {interval:.2f}")
 
-figure = figures.figure_for(None, 6, 4)
+figure = figures.figure_for(None, 8, 4)
 axes = figure.subplots()
 for name, returns in results.items():
     axes.plot(
@@ -208,7 +208,7 @@ for name, returns in results.items():
 axes.set_xlabel("rollout in the world")
 axes.set_ylabel("return")
 axes.set_title("tabular MDPs")
-axes.legend()
+figure.legend(loc="outside right upper")
 path = output / f"rl2_mdps_{arguments.rollouts}.png"
 figure.savefig(path, dpi=120)
 print(f"picture: {path}")

@@ -54,9 +54,9 @@ class AssociativeCell(keras.layers.Layer):
         for name, size in sizes.items():
             arguments.check_positive_integer(name, size)
             setattr(self, name, int(size))
-        self._sizes = [heads * keys] * 2 + [heads * values] * 2 + [heads]
         self.kept = keras.layers.Dense(units, use_bias=False)
-        self.addresses = keras.layers.Dense(sum(self._sizes))
+        self.addresses = keras.layers.Dense(2 * heads * keys)
+        self.written = keras.layers.Dense(heads * (2 * values + 1))
         self.hidden = keras.layers.Dense(units, activation="relu")
 
     @property
@@ -70,34 +70,41 @@ class AssociativeCell(keras.layers.Layer):
     def build(self, input_shape):
         self.kept.build(input_shape)
         seen = input_shape[-1] + self.units
+        room = self.heads * self.values
         self.addresses.build((None, seen))
-        self.hidden.build((None, seen + self.heads * self.values))
+        self.written.build((None, seen + room))
+        self.hidden.build((None, seen + room))
         self.built = True
 
     def call(self, inputs, states, training=False):
         last, memory = states
         seen = ops.concatenate([inputs, last], axis=-1)
-        ends = [sum(self._sizes[:count]) for count in range(1, 5)]
-        write, read, value, factor, share = ops.split(
-            self.addresses(seen), ends, axis=-1
-        )
-        write, read = (
-            ops.softmax(2.0 * ops.reshape(key, (-1, self.heads, self.keys)))
-            for key in (write, read)
+        keys = ops.reshape(self.addresses(seen), (-1, 2, self.heads, self.keys))
+        # From the start, a key is more than the mean of all places.
+        write, read = ops.unstack(ops.softmax(2.0 * keys)[..., None], axis=1)
+        shape = (-1, self.heads, self.keys, self.values)
+        memory = ops.reshape(memory, shape)
+        there = ops.sum(write * memory, axis=-2, keepdims=True)
+        # Knowing what is there, it can take a mean over many steps.
+        value, factor, share = ops.split(
+            ops.reshape(
+                self.written(self._joined(seen, there)),
+                (-1, self.heads, 1, 2 * self.values + 1),
+            ),
+            [self.values, 2 * self.values],
+            axis=-1,
         )
         # A product: what an action paid is the action times the reward.
         value = value * (1.0 + factor)
-        value = ops.reshape(value, (-1, self.heads, 1, self.values))
-        shape = (-1, self.heads, self.keys, self.values)
-        memory = ops.reshape(memory, shape)
-        there = ops.sum(write[..., None] * memory, axis=-2, keepdims=True)
-        write = write * ops.sigmoid(share)[..., None]
-        memory = memory + write[..., None] * (value - there)
-        found = ops.sum(read[..., None] * memory, axis=-2)
-        found = ops.reshape(found, (-1, self.heads * self.values))
-        output = self.hidden(ops.concatenate([seen, found], axis=-1))
+        memory = memory + ops.sigmoid(share) * write * (value - there)
+        found = ops.sum(read * memory, axis=-2)
+        output = self.hidden(self._joined(seen, found))
         memory = ops.reshape(memory, (-1, self.state_size[1]))
         return output, [self.kept(inputs), memory]
+
+    def _joined(self, seen, values):
+        values = ops.reshape(values, (-1, self.heads * self.values))
+        return ops.concatenate([seen, values], axis=-1)
 
     def get_config(self):
         return {

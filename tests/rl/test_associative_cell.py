@@ -26,26 +26,21 @@ def softmax(x):
 
 def by_hand(cell, x, last, memory):
     """Takes a step in one row; returns its output and its states."""
-    kept, kernel, bias, hidden_kernel, hidden_bias = cell.get_weights()
+    kept, *weights = cell.get_weights()
+    keys, keys_bias, written, written_bias, hidden, hidden_bias = weights
     seen = np.concatenate([x, last])
-    write, read, value, factor, share = np.split(
-        seen @ kernel + bias, [8, 16, 22, 28]
-    )
+    write, read = np.split((seen @ keys + keys_bias).reshape(4, 4), 2)
+    write, read = ([softmax(2 * key) for key in some] for some in (write, read))
     memory = memory.reshape(2, 4, 3).copy()
-    found = []
-    for head in range(2):
-        places, room = (
-            slice(4 * head, 4 * head + 4),
-            slice(3 * head, 3 * head + 3),
-        )
-        key = softmax(2 * write[places])
-        wanted = value[room] * (1 + factor[room])
-        chosen = 1 / (1 + np.exp(-share[head]))
-        there = key @ memory[head]
-        memory[head] += chosen * np.outer(key, wanted - there)
-        found.append(softmax(2 * read[places]) @ memory[head])
-    hidden = np.concatenate([seen, *found]) @ hidden_kernel + hidden_bias
-    return np.maximum(hidden, 0), x @ kept, memory.reshape(-1)
+    there = [key @ places for key, places in zip(write, memory)]
+    changes = np.concatenate([seen, *there]) @ written + written_bias
+    for head, change in enumerate(changes.reshape(2, 7)):
+        value = change[:3] * (1 + change[3:6])
+        share = 1 / (1 + np.exp(-change[6]))
+        memory[head] += share * np.outer(write[head], value - there[head])
+    found = [key @ places for key, places in zip(read, memory)]
+    output = np.concatenate([seen, *found]) @ hidden + hidden_bias
+    return np.maximum(output, 0), x @ kept, memory.reshape(-1)
 
 
 def test_a_step_is_that_of_the_formula():
