@@ -317,8 +317,8 @@ class RL2Agent(MetaAgent):
         returns = advantages.discounted_returns(experience, self.discount)
         targets = returns / left
         variances = [
-            tf.squeeze(advantages.moments(values, weight, 1)[1]) ** 2 + 1e-6
-            for values in (targets, experience.reward)
+            tf.squeeze(advantages.moments(one, weight, 1)[1]) ** 2 + 1e-6
+            for one in (targets, experience.reward)
         ]
         batch = {
             "experience": experience,
