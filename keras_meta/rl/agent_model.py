@@ -83,7 +83,8 @@ class AgentModel(keras.Model):
             optimizer: A `keras.optimizers.Optimizer`, or the name of one,
                 for the outer steps. `None` (the default) means the agent's.
             jit_compile: Boolean, whether to use XLA. Defaults to `False`;
-                under XLA no error tells that rewards are not finite.
+                under XLA no error tells that rewards, or the loss, are not
+                finite.
             **kwargs: Arguments of `keras.Model.compile()`, such as
                 `steps_per_execution`.
         """

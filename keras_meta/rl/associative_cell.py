@@ -56,7 +56,8 @@ class AssociativeCell(keras.layers.Layer):
             setattr(self, name, int(size))
         self.kept = keras.layers.Dense(units, use_bias=False)
         self.addresses = keras.layers.Dense(2 * heads * keys)
-        self.written = keras.layers.Dense(heads * (2 * values + 1))
+        self.written = keras.layers.Dense(2 * heads * values)
+        self.share = keras.layers.Dense(heads, activation="sigmoid")
         self.hidden = keras.layers.Dense(units, activation="relu")
 
     @property
@@ -72,7 +73,8 @@ class AssociativeCell(keras.layers.Layer):
         seen = input_shape[-1] + self.units
         room = self.heads * self.values
         self.addresses.build((None, seen))
-        self.written.build((None, seen + room))
+        self.written.build((None, seen))
+        self.share.build((None, seen + room))
         self.hidden.build((None, seen + room))
         self.built = True
 
@@ -85,18 +87,14 @@ class AssociativeCell(keras.layers.Layer):
         shape = (-1, self.heads, self.keys, self.values)
         memory = ops.reshape(memory, shape)
         there = ops.sum(write * memory, axis=-2, keepdims=True)
-        # Knowing what is there, it can take a mean over many steps.
-        value, factor, share = ops.split(
-            ops.reshape(
-                self.written(self._joined(seen, there)),
-                (-1, self.heads, 1, 2 * self.values + 1),
-            ),
-            [self.values, 2 * self.values],
-            axis=-1,
-        )
-        # A product: what an action paid is the action times the reward.
+        value, factor = ops.split(self.written(seen), 2, axis=-1)
+        # A product: what an action paid is the action times the reward. It
+        # does not depend on the memory, which so stays within what is written.
         value = value * (1.0 + factor)
-        memory = memory + ops.sigmoid(share) * write * (value - there)
+        value = ops.reshape(value, (-1, self.heads, 1, self.values))
+        # This does: knowing what is there, it can take a mean over many steps.
+        share = self.share(self._joined(seen, there))[..., None, None]
+        memory = memory + share * write * (value - there)
         found = ops.sum(read * memory, axis=-2)
         output = self.hidden(self._joined(seen, found))
         memory = ops.reshape(memory, (-1, self.state_size[1]))

@@ -183,6 +183,18 @@ class MetaAgent(tf_agent.TFAgent):
             "`collect(environment, tasks)`."
         )
 
+    def train(self, experience, weights=None, **kwargs):
+        info = super().train(experience, weights, **kwargs)
+        # Weights that are not finite would be told of much later, by what
+        # their actions break.
+        loss = tf.debugging.check_numerics(
+            info.loss,
+            "The loss of an outer step must be finite. Received: NaN or Inf "
+            f"in {type(self).__name__}. Take a lower learning rate, or limit "
+            "gradients by `global_clipnorm=1.0` of the optimizer",
+        )
+        return info._replace(loss=loss)
+
     def learn(self, environment, tasks):
         """Takes one outer step.
 

@@ -27,19 +27,21 @@ def softmax(x):
 def by_hand(cell, x, last, memory):
     """Takes a step in one row; returns its output and its states."""
     kept, *weights = cell.get_weights()
-    keys, keys_bias, written, written_bias, hidden, hidden_bias = weights
+    keys, written, share, hidden = zip(weights[::2], weights[1::2])
     seen = np.concatenate([x, last])
-    write, read = np.split((seen @ keys + keys_bias).reshape(4, 4), 2)
+    write, read = np.split((seen @ keys[0] + keys[1]).reshape(4, 4), 2)
     write, read = ([softmax(2 * key) for key in some] for some in (write, read))
     memory = memory.reshape(2, 4, 3).copy()
     there = [key @ places for key, places in zip(write, memory)]
-    changes = np.concatenate([seen, *there]) @ written + written_bias
-    for head, change in enumerate(changes.reshape(2, 7)):
-        value = change[:3] * (1 + change[3:6])
-        share = 1 / (1 + np.exp(-change[6]))
-        memory[head] += share * np.outer(write[head], value - there[head])
+    value, factor = np.split(seen @ written[0] + written[1], 2)
+    value = (value * (1 + factor)).reshape(2, 3)
+    share = np.concatenate([seen, *there]) @ share[0] + share[1]
+    share = 1 / (1 + np.exp(-share))
+    for head in range(2):
+        change = np.outer(write[head], value[head] - there[head])
+        memory[head] += share[head] * change
     found = [key @ places for key, places in zip(read, memory)]
-    output = np.concatenate([seen, *found]) @ hidden + hidden_bias
+    output = np.concatenate([seen, *found]) @ hidden[0] + hidden[1]
     return np.maximum(output, 0), x @ kept, memory.reshape(-1)
 
 
@@ -106,6 +108,18 @@ def test_it_learns_a_table_that_is_shown_once():
     model.fit(data, steps_per_epoch=150, shuffle=False, verbose=0)
     # To guess is wrong by 1.
     assert model.evaluate(*batch(1000), verbose=0) < 0.2
+
+
+def test_a_memory_stays_within_what_is_written():
+    # However long a trial, and whatever the weights.
+    cell = make_cell()
+    x = np.random.default_rng(0).normal(size=(ROWS, SEEN)).astype("float32")
+    state = [np.zeros((ROWS, 6), "float32"), np.zeros((ROWS, 24), "float32")]
+    largest = []
+    for _ in range(300):
+        _, state = cell(x, state)
+        largest.append(np.abs(state[1]).max())
+    assert max(largest[100:]) <= 1.01 * max(largest[:100])
 
 
 @pytest.mark.parametrize("name", ["units", "heads", "keys", "values"])

@@ -189,6 +189,19 @@ def test_every_trial_is_used_once_an_epoch():
     assert epochs[0].tolist() != epochs[1].tolist()
 
 
+def test_says_that_training_has_diverged():
+    trials = navigation_trials()
+    agent = make_agent(
+        trials, optimizer=keras.optimizers.SGD(1e30), minibatches=2
+    )
+    model = keras_meta.rl.AgentModel(agent, trials)
+    model.compile()
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="loss of an outer step must be"
+    ):
+        model.fit(trials.tasks(TASKS), steps_per_epoch=1, verbose=0)
+
+
 def test_returns_are_told_by_rollout():
     trials = navigation_trials()
     agent = make_agent(trials)
