@@ -2,7 +2,9 @@
 
 As a script it is one worker. It trains, and writes what came of it:
 
-    python -m tests.workers OUTPUT [DEVICES [EPISODES [STEPS_PER_EXECUTION]]]
+    python -m tests.workers OUTPUT [DEVICES [EPISODES [STEPS [MODELS]]]]
+
+STEPS are those of an execution, and the names in MODELS stand between slashes.
 """
 
 import contextlib
@@ -203,7 +205,7 @@ def mirrored(devices):
     )
 
 
-def main(output, devices="", episodes="0", steps_per_execution="1"):
+def main(output, devices="", episodes="0", steps_per_execution="1", models=""):
     if devices:
         strategy = mirrored(int(devices))
         seed = 0
@@ -219,7 +221,7 @@ def main(output, devices="", episodes="0", steps_per_execution="1"):
             int(episodes),
             int(steps_per_execution),
         )
-        for name in MAKE
+        for name in (models.split("/") if models else MAKE)
     }
     pathlib.Path(output).write_bytes(pickle.dumps(results))
 

@@ -16,8 +16,8 @@ def of_one_device(name, episodes):
     return workers.train(name, contextlib.nullcontext(), episodes=episodes)
 
 
-def check(results, episodes=0):
-    for name in workers.MAKE:
+def check(results, episodes=0, models=tuple(workers.MAKE)):
+    for name in models:
         expected = of_one_device(name, episodes)
         assert "weights" in results[name]
         for what, values in results[name].items():
@@ -43,9 +43,17 @@ def test_two_devices_train_as_one_does(steps_per_execution, tmp_path):
     check(pickle.loads((tmp_path / "results").read_bytes()), 7)
 
 
-def test_two_workers_train_and_measure_as_one_device_does(tmp_path):
-    for results in workers.results_of(2, tmp_path, "7"):
-        check(results, 7)
+@pytest.mark.parametrize(
+    "models",
+    [
+        ("MAML", "PrototypicalNetwork"),
+        pytest.param(tuple(workers.MAKE), marks=pytest.mark.slow),
+    ],
+    ids=["two models", "all models"],
+)
+def test_two_workers_train_and_measure_as_one_device_does(models, tmp_path):
+    for results in workers.results_of(2, tmp_path, "7", "1", "/".join(models)):
+        check(results, 7, models)
 
 
 @pytest.mark.slow

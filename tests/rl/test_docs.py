@@ -72,7 +72,24 @@ def names_in_examples():
     }
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+# What they show, the tests of the agents do, too; these take longest to trace.
+LONG = {
+    "keras_meta.rl.CAVIAAgent",
+    "keras_meta.rl.LearnedOptimizerAgent",
+    "keras_meta.rl.MetaAgent",
+    "keras_meta.rl.MetaGenRLAgent",
+    "keras_meta.rl.PEARLAgent",
+    "keras_meta.rl.SimilarTaskAgent",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in LONG else ())
+        for name in EXAMPLES
+    ],
+)
 def test_example_of_a_docstring_runs(name):
     assert EXAMPLES[name], (
         f"The example of {name} must be a block of ```python."
