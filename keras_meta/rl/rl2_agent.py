@@ -1,5 +1,4 @@
 import keras
-import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 
@@ -7,10 +6,12 @@ from keras_meta import arguments
 from keras_meta.rl import advantages
 from keras_meta.rl import export
 from keras_meta.rl import rollouts as rollouts_module
+from keras_meta.rl import vectors
 from keras_meta.rl.advantages import mean
 from keras_meta.rl.environments.trials import Trials
 from keras_meta.rl.environments.trials import returns_by_rollout
 from keras_meta.rl.graph_loop import repeat
+from keras_meta.rl.heads import choices
 from keras_meta.rl.heads import policy_head
 from keras_meta.rl.meta_agent import MetaAgent
 from keras_meta.rl.outer_updates import ClippedSurrogate
@@ -412,14 +413,9 @@ def _in_numbers(action, spec):
     Returns:
         Float tensor `[..., size]`: one-hot where actions are integers.
     """
-    size = spec.shape.num_elements()
-    outer = tf.shape(action)[: action.shape.rank - spec.shape.rank]
     if spec.dtype.is_integer:
-        lowest, highest = int(np.min(spec.minimum)), int(np.max(spec.maximum))
-        choices = highest - lowest + 1
-        action = tf.one_hot(action - lowest, choices)
-        return tf.reshape(action, tf.concat([outer, [size * choices]], 0))
-    action = tf.reshape(action, tf.concat([outer, [size]], 0))
+        return tf.one_hot(action, choices(spec))
+    action = vectors.joined(action, spec)
     return tf.concat([action, tf.ones_like(action[..., :1])], axis=-1)
 
 
