@@ -329,13 +329,13 @@ def test_it_learns_which_side_pays():
     )
     model = keras_meta.rl.AgentModel(agent, environment)
     model.compile()
-    model.fit(environment.tasks(8), steps_per_epoch=45, verbose=0)
+    # Rounding differs by threads: after 45 steps, one run in many got -1.2.
+    # After these, four got -0.34 to -0.48.
+    model.fit(environment.tasks(8), steps_per_epoch=120, verbose=0)
     returns = model.predict(environment.sample_tasks(40, "test"), verbose=0)
-    # To stay gets -1.8, to go there -0.3, and nothing tells where before; a
-    # blind policy is no better for going to one side. Threads round as they
-    # come: the same training got -1.2 once, and mostly above -0.9.
-    before, after = returns[:, :2].mean(axis=0)
-    assert before < -1.5 < -1.4 < after
+    # To stay gets -1.8, to go there -0.3, and nothing tells where before.
+    assert returns[:, 1].mean() > -0.9
+    assert returns[:, 0].mean() < -1.4
 
 
 def test_what_it_cannot_take_is_an_error_that_says_so():
