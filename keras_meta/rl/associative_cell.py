@@ -9,8 +9,8 @@ class AssociativeCell(keras.layers.Layer):
     """A recurrent cell that writes values under keys, and looks them up.
 
     It keeps the last input and some small matrices. In each step it writes a
-    value under a key, in the place of what was there by the share that it
-    chooses, and reads by another key. Where a table is to be remembered, of
+    value under a key, each number in the place of what was there by a share
+    of its own, and reads by another key. Where a table is to be remembered, of
     what an action pays in a state, say, this is learned in far fewer steps
     than with a `keras.layers.GRUCell`.
 
@@ -57,7 +57,7 @@ class AssociativeCell(keras.layers.Layer):
         self.kept = keras.layers.Dense(units, use_bias=False)
         self.addresses = keras.layers.Dense(2 * heads * keys)
         self.written = keras.layers.Dense(2 * heads * values)
-        self.share = keras.layers.Dense(heads, activation="sigmoid")
+        self.share = keras.layers.Dense(heads * values, activation="sigmoid")
         self.hidden = keras.layers.Dense(units, activation="relu")
 
     @property
@@ -93,7 +93,8 @@ class AssociativeCell(keras.layers.Layer):
         value = value * (1.0 + factor)
         value = ops.reshape(value, (-1, self.heads, 1, self.values))
         # This does: knowing what is there, it can take a mean over many steps.
-        share = self.share(self._joined(seen, there))[..., None, None]
+        share = self.share(self._joined(seen, there))
+        share = ops.reshape(share, (-1, self.heads, 1, self.values))
         memory = memory + share * write * (value - there)
         found = ops.sum(read * memory, axis=-2)
         output = self.hidden(self._joined(seen, found))

@@ -36,10 +36,10 @@ def by_hand(cell, x, last, memory):
     value, factor = np.split(seen @ written[0] + written[1], 2)
     value = (value * (1 + factor)).reshape(2, 3)
     share = np.concatenate([seen, *there]) @ share[0] + share[1]
-    share = 1 / (1 + np.exp(-share))
+    share = (1 / (1 + np.exp(-share))).reshape(2, 3)
     for head in range(2):
-        change = np.outer(write[head], value[head] - there[head])
-        memory[head] += share[head] * change
+        change = share[head] * (value[head] - there[head])
+        memory[head] += np.outer(write[head], change)
     found = [key @ places for key, places in zip(read, memory)]
     output = np.concatenate([seen, *found]) @ hidden[0] + hidden[1]
     return np.maximum(output, 0), x @ kept, memory.reshape(-1)
