@@ -70,7 +70,7 @@ class Reptile(InnerLoopModel):
             always of its minibatch, but for `"frozen"`.
 
             - `"support"` (the default): those of the support set, and for
-              what `fit()` logs of training those of its last minibatch. Each
+              what `fit()` logs of training those of the last inner step. Each
               query is answered on its own.
             - `"batch"`: those of the queries of the task together, which is
               transductive: a single query cannot be answered.
@@ -179,8 +179,12 @@ class Reptile(InnerLoopModel):
 
     def outer_gradient(self, task, weights):
         adaptation = self._adapt_task(task, weights, self.inner_steps, True)
-        some = self._last_minibatch(task)
-        predictions = self._predict(some, adaptation, -1, True)
+        used = self._statistics_used(training=True)
+        if used == "support":
+            # The last inner step left those of its minibatch in the state:
+            # what is only logged must not cost another pass for them.
+            used = "frozen"
+        predictions = self._predict(task, adaptation, -1, True, used)
         loss = self._query_loss(task, predictions, weights, True)
         # The optimizer adds the gradients of all replicas, and undoes the
         # scale, where it has one.
