@@ -58,11 +58,7 @@ def map_tasks(function, tasks, mapping):
         What `function` returned, stacked along a leading axis of tasks.
     """
     if tf.nest.flatten(tasks)[0].shape[0] == 1:
-        # One task needs neither a loop nor batched products.
-        result = function(tf.nest.map_structure(lambda leaf: leaf[0], tasks))
-        return tf.nest.map_structure(
-            lambda leaf: tf.convert_to_tensor(leaf)[None], result
-        )
+        return _run_one(function, tasks)
     if mapping == "vectorized":
         return tf.vectorized_map(function, tasks)
     if tf.executing_eagerly():
@@ -85,3 +81,37 @@ def map_tasks(function, tasks, mapping):
         traced.structured_outputs,
     )
     return tf.map_fn(function, tasks, fn_output_signature=signature)
+
+
+def map_one_or_more(function, tasks, mapping):
+    """As `map_tasks()`, with a graph of its own for a single task.
+
+    Where only a call tells how many tasks there are, both graphs are made.
+    That is for what is traced once and called for one task after another, as
+    in a SavedModel: the graph of any number takes twice as long for one.
+
+    Args:
+        function: See `map_tasks()`.
+        tasks: See there.
+        mapping: See there.
+
+    Returns:
+        As `map_tasks()`.
+    """
+    leaf = tf.nest.flatten(tasks)[0]
+    if leaf.shape[0] is not None:
+        return map_tasks(function, tasks, mapping)
+
+    return tf.cond(
+        tf.equal(tf.shape(leaf)[0], 1),
+        lambda: _run_one(function, tasks),
+        lambda: map_tasks(function, tasks, mapping),
+    )
+
+
+def _run_one(function, tasks):
+    """Runs the first task alone, which needs no loop and no batched products."""
+    result = function(tf.nest.map_structure(lambda leaf: leaf[0], tasks))
+    return tf.nest.map_structure(
+        lambda leaf: tf.convert_to_tensor(leaf)[None], result
+    )

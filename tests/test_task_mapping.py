@@ -199,6 +199,38 @@ def test_any_number_of_tasks_is_mapped_by_one_graph(mapping):
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
+def test_a_single_task_of_any_number_has_a_graph_of_its_own(mapping):
+    traced = []
+
+    def noted_answer(task):
+        traced.append(task)
+        return answer(task)
+
+    function = tf.function(
+        lambda x: task_mapping.map_one_or_more(noted_answer, x, mapping),
+        input_signature=[
+            tf.nest.map_structure(
+                lambda leaf: tf.TensorSpec((None, *leaf.shape[1:]), leaf.dtype),
+                tasks(),
+            )
+        ],
+        autograph=False,
+    )
+    for count in (1, 3):
+        some, expected = tf.nest.map_structure(
+            lambda leaf: leaf[:count], (tasks(), expected_answers())
+        )
+        tf.nest.map_structure(
+            lambda leaf, value: np.testing.assert_allclose(
+                leaf, value, rtol=1e-3
+            ),
+            function(some),
+            expected,
+        )
+    assert len(traced) == 2
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
 def test_gradients_of_what_is_around_pass_through_the_map(mapping):
     x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
 

@@ -284,7 +284,9 @@ class InnerLoopModel(EpisodicModel):
             own = list(itertools.compress(adapted, self.task_weights))
             return {"weights": own, "statistics": statistics}
 
-        return self._map_tasks(adapt, self._tasks(x))
+        return task_mapping_module.map_one_or_more(
+            adapt, self._tasks(x), self._mapping()
+        )
 
     def answer_from_state(self, state, query_x):
         shared = self._network_weights()
@@ -306,7 +308,9 @@ class InnerLoopModel(EpisodicModel):
                 self._statistics_used(training=False),
             )
 
-        return self._map_tasks(answer, {**state, episode.QUERY_X: query_x})
+        return task_mapping_module.map_one_or_more(
+            answer, {**state, episode.QUERY_X: query_x}, self._mapping()
+        )
 
     def predictions_per_step(self, x):
         self._check_episode(x)
@@ -522,8 +526,10 @@ class InnerLoopModel(EpisodicModel):
             return "batch" if training else "frozen"
         return self.normalization_statistics
 
-    def _predict(self, task, adaptation, step, training):
+    def _predict(self, task, adaptation, step, training, statistics=None):
         """Answers the queries after a number of steps, -1 for all."""
+        if statistics is None:
+            statistics = self._statistics_used(training)
         step = range(len(adaptation.weights_per_step))[step]
         weights, state = self._at_step(
             step, adaptation.weights_per_step[step], adaptation.states[-1]
@@ -535,7 +541,7 @@ class InnerLoopModel(EpisodicModel):
             task[episode.SUPPORT_X],
             task[episode.QUERY_X],
             training,
-            self._statistics_used(training),
+            statistics,
             task.get(episode.SUPPORT_WEIGHT),
         )
 
