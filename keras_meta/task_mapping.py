@@ -110,7 +110,7 @@ def map_one_or_more(function, tasks, mapping):
 
 
 def _run_one(function, tasks):
-    """Runs the first task alone, which needs no loop and no batched products."""
+    """Runs the first task alone, without a loop or batched products."""
     result = function(tf.nest.map_structure(lambda leaf: leaf[0], tasks))
     return tf.nest.map_structure(
         lambda leaf: tf.convert_to_tensor(leaf)[None], result
