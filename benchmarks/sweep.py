@@ -13,7 +13,7 @@ _BASES = {
         "peer": "torch_vmap compiled=true",
         "values": {
             "inner_steps": (1, 2, 4, 8, 16, 32),
-            "tasks": (1, 4, 16, 64, 128),
+            "tasks": (1, 4, 25, 128),
             "width": (10, 40, 160, 640),
         },
     },
@@ -23,9 +23,9 @@ _BASES = {
         "peer": "torch_loop",
         "values": {
             "inner_steps": (1, 2, 4, 8, 16, 32),
-            "tasks": (1, 4, 16, 64, 128),
-            "ways": (2, 5, 10, 20),
-            "width": (8, 16, 32, 64, 128),
+            "tasks": (1, 4, 32, 128),
+            "ways": (2, 5, 20),
+            "width": (8, 32, 64, 128),
         },
     },
 }
@@ -45,21 +45,32 @@ def _choices(ours):
 def _make_cases():
     found = {}
     for name, base in _BASES.items():
+        # The base belongs to each setting, and is measured once.
+        found[name] = _make_case(base, name, list(base["values"]), True)
         for setting, values in base["values"].items():
             for value in values:
-                compared = [base["ours"], base["peer"]]
-                # At both ends, and at the setting itself.
-                if value in (values[0], values[-1], base["case"][setting]):
-                    compared += _choices(base["ours"])
-                found[f"{name}-{setting}-{value}"] = {
-                    **base["case"],
-                    setting: value,
-                    "base": name,
-                    "varied": setting,
-                    "alone": (),
-                    "contestants": compared,
-                }
+                if value != base["case"][setting]:
+                    case = _make_case(
+                        base, name, [setting], value in (values[0], values[-1])
+                    )
+                    found[f"{name}-{setting}-{value}"] = {
+                        **case,
+                        setting: value,
+                    }
     return found
+
+
+def _make_case(base, name, varied, tries_choices):
+    compared = [base["ours"], base["peer"]]
+    if tries_choices:
+        compared += _choices(base["ours"])
+    return {
+        **base["case"],
+        "base": name,
+        "varied": varied,
+        "alone": (),
+        "contestants": compared,
+    }
 
 
 CASES = _make_cases()
@@ -80,8 +91,7 @@ def _point(part):
     }
     return {
         "base": settings["base"],
-        "setting": settings["varied"],
-        "value": settings[settings["varied"]],
+        "values": {name: settings[name] for name in settings["varied"]},
         "ours": milliseconds.get(base["ours"]),
         "peer": milliseconds.get(base["peer"]),
         "choices": {
@@ -95,15 +105,15 @@ def _point(part):
 def _cost_table(points):
     lines = [
         "## How the cost grows\n",
-        "| case | varied | value | keras_meta, ms a step | peer, ms a step "
+        "| case | varied | keras_meta, ms a step | peer, ms a step "
         "| times as fast |",
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|",
     ]
     for point in points:
         ours, peer = point["ours"], point["peer"]
         ratio = f"{peer / ours:.2f}" if ours and peer else ""
         lines.append(
-            f"| {point['base']} | {point['setting']} | {point['value']} "
+            f"| {point['base']} | {_varied(point)} "
             f"| {_shown(ours)} | {_shown(peer)} | {ratio} |"
         )
     return "\n".join(lines) + "\n"
@@ -112,9 +122,9 @@ def _cost_table(points):
 def _choice_table(points):
     lines = [
         '## What "auto" chooses\n',
-        "| case | varied | value | auto, ms | vectorized | vectorized, XLA "
+        "| case | varied | auto, ms | vectorized | vectorized, XLA "
         "| sequential | sequential, XLA | auto / best |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for point in points:
         if not point["choices"]:
@@ -129,10 +139,17 @@ def _choice_table(points):
                 verdict += " **too slow**"
         cells = " | ".join(_shown(time) for time in choices)
         lines.append(
-            f"| {point['base']} | {point['setting']} | {point['value']} "
+            f"| {point['base']} | {_varied(point)} "
             f"| {_shown(ours)} | {cells} | {verdict} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _varied(point):
+    if len(point["values"]) > 1:
+        return "nothing"
+    ((name, value),) = point["values"].items()
+    return f"{name.replace('_', ' ')}: {value}"
 
 
 def _shown(milliseconds):
@@ -153,18 +170,21 @@ def draw(points, output):
             1, len(settings), figsize=(4 * len(settings), 3.5), sharey=True
         )
         for axis, setting in zip(axes, settings):
-            chosen = [
-                point
-                for point in points
-                if (point["base"], point["setting"]) == (name, setting)
-            ]
+            chosen = sorted(
+                (
+                    point
+                    for point in points
+                    if point["base"] == name and setting in point["values"]
+                ),
+                key=lambda point: point["values"][setting],
+            )
             for key, label in (
                 ("ours", "keras_meta"),
                 ("peer", _BASES[name]["peer"]),
             ):
                 measured = [point for point in chosen if point[key]]
                 axis.plot(
-                    [point["value"] for point in measured],
+                    [point["values"][setting] for point in measured],
                     [point[key] for point in measured],
                     marker="o",
                     label=label,

@@ -206,21 +206,24 @@ def test_arithmetic_is_counted(speed):
 
 def test_sweep_judges_choices(speed, tmp_path):
     sweep = speed.sweep
-    name = "sinusoids-inner_steps-1"
-    case = sweep.CASES[name]
-    ours, peer, *choices = case["contestants"]
-    assert len(choices) == 4
-    rows = [
-        {"contestant": ours, "milliseconds": 2.0},
-        {"contestant": peer, "milliseconds": 3.0},
-        *(
-            {"contestant": choice, "milliseconds": time}
-            for choice, time in zip(choices, (1.0, 2.0, None, 4.0))
-        ),
-    ]
-    text = sweep.summarize([{"settings": case, "rows": rows}], tmp_path)
-    assert "| sinusoids | inner_steps | 1 | 2 | 3 | 1.50 |" in text
-    assert "| 1 | 2 | failed | 4 | 2.00 **too slow** |" in text
+    parts = []
+    for name in ("sinusoids", "sinusoids-width-10"):
+        case = sweep.CASES[name]
+        ours, peer, *choices = case["contestants"]
+        assert len(choices) == 4
+        times = (2.0, 3.0, 1.0, 2.0, None, 4.0)
+        rows = [
+            {"contestant": contestant, "milliseconds": time}
+            for contestant, time in zip((ours, peer, *choices), times)
+        ]
+        parts.append({"settings": case, "rows": rows})
+    text = sweep.summarize(parts, tmp_path)
+    for varied in ("nothing", "width: 10"):
+        assert f"| sinusoids | {varied} | 2 | 3 | 1.50 |" in text
+        assert (
+            f"| sinusoids | {varied} | 2 | 1 | 2 | failed | 4 "
+            "| 2.00 **too slow** |"
+        ) in text
     assert (tmp_path / "speed_sinusoids.png").stat().st_size
 
 
