@@ -56,6 +56,8 @@ def _make_cases():
                     found[f"{name}-{setting}-{value}"] = {
                         **case,
                         setting: value,
+                        # That they agree, the base tells.
+                        "compared": False,
                     }
     return found
 
