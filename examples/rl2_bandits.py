@@ -26,9 +26,13 @@ parser.add_argument("--output", default="rl2_bandits_output", type=pathlib.Path)
 parser.add_argument("--arms", default=5, type=int)
 parser.add_argument("--pulls", default=10, type=int)
 parser.add_argument("--units", default=64, type=int)
+parser.add_argument("--prediction-weight", default=0.5, type=float)
 parser.add_argument("--meta-batch-size", default=1000, type=int)
 parser.add_argument("--steps", default=900, type=int)
 parser.add_argument("--learning-rate", default=1e-2, type=float)
+parser.add_argument("--short-pulls", default=20, type=int)
+parser.add_argument("--short-steps", default=0, type=int)
+parser.add_argument("--short-learning-rate", default=1e-2, type=float)
 parser.add_argument("--epochs", default=2, type=int)
 parser.add_argument("--minibatches", default=5, type=int)
 parser.add_argument("--test-bandits", default=1000, type=int)
@@ -56,10 +60,11 @@ trials = keras_meta.rl.environments.Trials(bandits, rollouts=arguments.pulls)
 ## RL^2
 
 PPO trains the policy for what it gets in all pulls of a trial. It needs no
-bonus for exploration: what is found out pays later in the trial.
+bonus for exploration: what is found out pays later in the trial. To foretell
+what each pull pays teaches it what to remember, and to play short trials first
+(`--short-steps`) is a quick start where trials are long.
 """
 
-updates = arguments.steps * arguments.epochs * arguments.minibatches
 agent = keras_meta.rl.RL2Agent(
     trials.time_step_spec(),
     trials.action_spec(),
@@ -67,22 +72,50 @@ agent = keras_meta.rl.RL2Agent(
     epochs=arguments.epochs,
     minibatches=arguments.minibatches,
     entropy=0.0,
+    prediction_weight=arguments.prediction_weight,
 )
-model = keras_meta.rl.AgentModel(agent, trials)
-rate = keras.optimizers.schedules.CosineDecay(
-    arguments.learning_rate, updates, alpha=0.05
+
+
+def decaying(learning_rate, steps, alpha=0.0):
+    updates = steps * arguments.epochs * arguments.minibatches
+    return keras.optimizers.schedules.CosineDecay(
+        learning_rate, updates, alpha=alpha
+    )
+
+
+def train(trials, steps, learning_rate, seed, epochs):
+    """Trains on trials; returns the outer steps and the seconds they took."""
+    model = keras_meta.rl.AgentModel(agent, trials)
+    model.compile(keras.optimizers.Adam(learning_rate, global_clipnorm=1.0))
+    epochs = min(epochs, steps)
+    start = time.perf_counter()
+    model.fit(
+        trials.tasks(arguments.meta_batch_size, seed=seed),
+        steps_per_epoch=steps // epochs,
+        epochs=epochs,
+        verbose=2,
+    )
+    return steps // epochs * epochs, time.perf_counter() - start
+
+
+if arguments.short_steps:
+    train(
+        keras_meta.rl.environments.Trials(
+            bandits, rollouts=arguments.short_pulls
+        ),
+        arguments.short_steps,
+        # Half of the way down: this is only a start.
+        decaying(arguments.short_learning_rate, 2 * arguments.short_steps),
+        arguments.seed + 1,
+        epochs=5,
+    )
+steps, seconds = train(
+    trials,
+    arguments.steps,
+    decaying(arguments.learning_rate, arguments.steps, alpha=0.05),
+    arguments.seed,
+    epochs=10,
 )
-model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0))
-epochs = min(10, arguments.steps)
-start = time.perf_counter()
-model.fit(
-    trials.tasks(arguments.meta_batch_size, seed=arguments.seed),
-    steps_per_epoch=arguments.steps // epochs,
-    epochs=epochs,
-    verbose=2,
-)
-seconds = time.perf_counter() - start
-steps = arguments.steps // epochs * epochs
 pulls = steps * arguments.meta_batch_size * arguments.pulls
 print(f"{pulls:,} pulls in {seconds:.0f} s, {pulls / seconds:,.0f} a second")
 

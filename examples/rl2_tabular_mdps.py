@@ -32,6 +32,9 @@ parser.add_argument("--prediction-weight", default=1.0, type=float)
 parser.add_argument("--meta-batch-size", default=1000, type=int)
 parser.add_argument("--steps", default=200, type=int)
 parser.add_argument("--learning-rate", default=8e-3, type=float)
+parser.add_argument("--short-rollouts", default=10, type=int)
+parser.add_argument("--short-steps", default=0, type=int)
+parser.add_argument("--short-learning-rate", default=8e-3, type=float)
 parser.add_argument("--epochs", default=2, type=int)
 parser.add_argument("--minibatches", default=5, type=int)
 parser.add_argument("--test-mdps", default=1000, type=int)
@@ -58,14 +61,14 @@ trials = keras_meta.rl.environments.Trials(mdps, rollouts=arguments.rollouts)
 
 What is to be remembered is a table: what each action has paid in each state. A
 memory that writes values under keys learns it in far fewer steps than a GRU,
-and sooner if it has to foretell rewards as well.
+and sooner if it has to foretell rewards as well. To play short trials first
+(`--short-steps`) is a quick start where trials are long.
 """
 
 cells = {
     "associative": keras_meta.rl.AssociativeCell,
     "gru": keras.layers.GRUCell,
 }
-updates = arguments.steps * arguments.epochs * arguments.minibatches
 agent = keras_meta.rl.RL2Agent(
     trials.time_step_spec(),
     trials.action_spec(),
@@ -75,20 +78,49 @@ agent = keras_meta.rl.RL2Agent(
     entropy=0.0,
     prediction_weight=arguments.prediction_weight,
 )
-model = keras_meta.rl.AgentModel(agent, trials)
-rate = keras.optimizers.schedules.CosineDecay(
-    arguments.learning_rate, updates, alpha=0.05
+
+
+def decaying(learning_rate, steps, alpha=0.0):
+    updates = steps * arguments.epochs * arguments.minibatches
+    return keras.optimizers.schedules.CosineDecay(
+        learning_rate, updates, alpha=alpha
+    )
+
+
+def train(trials, steps, learning_rate, seed, epochs):
+    """Trains on trials; returns the outer steps and the seconds they took."""
+    model = keras_meta.rl.AgentModel(agent, trials)
+    model.compile(keras.optimizers.Adam(learning_rate, global_clipnorm=1.0))
+    epochs = min(epochs, steps)
+    start = time.perf_counter()
+    model.fit(
+        trials.tasks(arguments.meta_batch_size, seed=seed),
+        steps_per_epoch=steps // epochs,
+        epochs=epochs,
+        verbose=2,
+    )
+    return steps // epochs * epochs, time.perf_counter() - start
+
+
+if arguments.short_steps:
+    train(
+        keras_meta.rl.environments.Trials(
+            mdps, rollouts=arguments.short_rollouts
+        ),
+        arguments.short_steps,
+        # Half of the way down: this is only a start.
+        decaying(arguments.short_learning_rate, 2 * arguments.short_steps),
+        arguments.seed + 1,
+        epochs=5,
+    )
+steps, seconds = train(
+    trials,
+    arguments.steps,
+    decaying(arguments.learning_rate, arguments.steps, alpha=0.05),
+    arguments.seed,
+    epochs=10,
 )
-model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0))
-epochs = min(10, arguments.steps)
-start = time.perf_counter()
-model.fit(
-    trials.tasks(arguments.meta_batch_size, seed=arguments.seed),
-    steps_per_epoch=arguments.steps // epochs,
-    epochs=epochs,
-    verbose=2,
-)
-print(f"trained for {time.perf_counter() - start:.0f} s")
+print(f"trained for {seconds:.0f} s")
 
 """
 ## Others

@@ -11,6 +11,8 @@ def test_rl2_bandits_runs_to_its_end(tmp_path):
     printed = run_example(
         "rl2_bandits",
         "--steps=2",
+        "--short-steps=1",
+        "--short-pulls=3",
         "--meta-batch-size=20",
         "--units=4",
         "--epochs=1",

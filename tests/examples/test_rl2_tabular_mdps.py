@@ -9,6 +9,8 @@ def test_rl2_tabular_mdps_runs_to_its_end(tmp_path):
     printed = run_example(
         "rl2_tabular_mdps",
         "--steps=2",
+        "--short-steps=1",
+        "--short-rollouts=2",
         "--meta-batch-size=20",
         "--units=4",
         "--epochs=1",
