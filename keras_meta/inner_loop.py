@@ -11,8 +11,11 @@ import functools
 import keras
 import tensorflow as tf
 
+from keras_meta import inner_steps
+from keras_meta import masks
 from keras_meta import normalization
 from keras_meta import replicas
+from keras_meta.gradients import dense_gradients
 
 Adaptation = collections.namedtuple(
     "Adaptation", ["weights_per_step", "support_losses", "states", "rule_state"]
@@ -120,25 +123,6 @@ def _check_structures(y, predictions):
 
 def _outline(structure):
     return tf.nest.map_structure(lambda leaf: "*", structure)
-
-
-def dense_gradients(tape, target, sources, upstream=None):
-    """Returns the gradients that a tape has, each of them a tensor.
-
-    Args:
-        tape: A `tf.GradientTape`.
-        target: Tensor, or list of tensors.
-        sources: List of what the gradients are taken by.
-        upstream: Optional, the gradients of the target.
-
-    Returns:
-        List of tensors, zeros where the target does not depend on a source.
-    """
-    gradients = tape.gradient(
-        target, sources, upstream, unconnected_gradients="zero"
-    )
-    # An embedding, and a map over a single task, give slices instead.
-    return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
 def adapt(
@@ -271,13 +255,13 @@ def descend(
     """
     if adapting is None:
         adapting = [True] * len(weights)
-    start = _chosen(weights, adapting)
+    start = masks.chosen(weights, adapting)
 
     def take_step(constant, step, weights, rule_state, state):
-        moving = _chosen(weights, adapting)
+        moving = masks.chosen(weights, adapting)
         with tf.GradientTape() as inner_tape:
             inner_tape.watch(moving)
-            all_weights = with_chosen(weights, adapting, moving)
+            all_weights = masks.with_chosen(weights, adapting, moving)
             loss, state = objective(step, all_weights, state)
         gradients = dense_gradients(inner_tape, loss, moving)
         if proximity:
@@ -290,7 +274,7 @@ def descend(
         moving, rule_state = update_rule.call(
             moving, gradients, rule_state, first_step + step
         )
-        weights = with_chosen(weights, adapting, moving)
+        weights = masks.with_chosen(weights, adapting, moving)
         return weights, rule_state, state, loss
 
     weights = list(weights)
@@ -299,9 +283,9 @@ def descend(
     values = weights, rule_state, state
     weights_per_step, support_losses, states = [weights], [], []
     if rolled:
-        runs = [(_rolled, range(steps), True)]
+        runs = [(inner_steps.rolled, range(steps), True)]
     else:
-        run = _recomputed if recompute else _one_by_one
+        run = inner_steps.recomputed if recompute else inner_steps.one_by_one
         runs = [
             (run, range(constant_steps), True),
             (run, range(constant_steps, steps), False),
@@ -314,168 +298,6 @@ def descend(
             support_losses.append(support_loss)
             states.append(state)
     return Adaptation(weights_per_step, support_losses, states, rule_state)
-
-
-# How a number of steps are taken, `range(first, last)`: functions of a step,
-# the range, and the values (weights, the state of the rule, and the state of
-# the network) before it. They yield the values after each step and its loss.
-
-
-def _one_by_one(take_step, steps, values):
-    for step in steps:
-        *values, support_loss = take_step(step, *values)
-        yield values, support_loss
-
-
-def apart(function):
-    """Makes `function` one of the graph, which stays apart from what calls it.
-
-    Among the edges of a loop, TensorFlow does not find which pooling a gradient
-    belongs to, and takes a gradient that is ten times as slow. Eagerly there
-    is no graph, and a debugger can step through.
-    """
-    if tf.executing_eagerly():
-        return function
-    return tf.function(
-        function,
-        autograph=False,
-        experimental_attributes={"_noinline": True},
-    )
-
-
-def _rolled(take_step, steps, values):
-    """Takes the steps in a loop of the graph, which remembers none of them.
-
-    Yields once: the values in the end, and the loss before the first step.
-    """
-
-    taken = apart(take_step)
-
-    def body(step, values, first_loss):
-        *values, loss = taken(step, *values)
-        loss = tf.cast(loss, first_loss.dtype)
-        first_loss = tf.where(tf.equal(step, steps.start), loss, first_loss)
-        return step + 1, tuple(values), first_loss
-
-    _, values, first_loss = tf.while_loop(
-        lambda step, *_: step < steps.stop,
-        body,
-        (steps.start, tuple(values), tf.zeros([], keras.config.floatx())),
-    )
-    yield values, first_loss
-
-
-def _recomputed(take_step, steps, values):
-    """Takes the steps in a loop of the graph that has a gradient of its own.
-
-    What is remembered are the values between the steps. The gradient goes
-    back over them, and takes each step again.
-    """
-    if not steps:
-        return
-    count = len(steps)
-    flat = tf.nest.flatten(values)
-    # Only these have a gradient.
-    floating = [part.dtype.is_floating for part in flat]
-
-    def compute(index, parts):
-        *results, loss = take_step(
-            steps.start + index, *tf.nest.pack_sequence_as(values, parts)
-        )
-        return tf.nest.flatten(results), tf.cast(loss, keras.config.floatx())
-
-    @tf.custom_gradient
-    def loop(*floats):
-        def forwards(index, parts, between, losses):
-            between = [_put(*pair, index) for pair in zip(between, parts)]
-            parts, loss = compute(index, parts)
-            return index + 1, parts, between, _put(losses, loss, index)
-
-        start = with_chosen(flat, floating, floats)
-        # Not arrays of TensorFlow, which XLA does not take here.
-        between = [tf.stack([tf.zeros_like(part)] * count) for part in start]
-        losses = tf.zeros([count], keras.config.floatx())
-        _, end, between, losses = tf.while_loop(
-            lambda index, *_: index < count,
-            forwards,
-            (0, start, between, losses),
-        )
-        outputs = end, between, losses
-
-        def pull(*upstream, variables=()):
-            variables = list(variables)
-            upstream = tf.nest.pack_sequence_as(outputs, upstream)
-            by_end, by_between, by_losses = upstream
-            by_between = _chosen(by_between, floating)
-
-            def backwards(index, by_values, by_variables):
-                parts = [part[index] for part in between]
-                sources = _chosen(parts, floating)
-                with tf.GradientTape() as tape:
-                    tape.watch(sources)
-                    results, loss = compute(index, parts)
-                gradients = dense_gradients(
-                    tape,
-                    [*_chosen(results, floating), loss],
-                    [*sources, *variables],
-                    [*by_values, by_losses[index]],
-                )
-                of_values = gradients[: len(sources)]
-                of_variables = gradients[len(sources) :]
-                by_values = [
-                    one + other[index]
-                    for one, other in zip(of_values, by_between)
-                ]
-                return index - 1, by_values, _sums(by_variables, of_variables)
-
-            _, by_values, by_variables = tf.while_loop(
-                lambda index, *_: index >= 0,
-                backwards,
-                (
-                    count - 1,
-                    _chosen(by_end, floating),
-                    [tf.zeros_like(variable) for variable in variables],
-                ),
-            )
-            return (by_values, by_variables) if variables else by_values
-
-        return tf.nest.flatten(outputs), pull
-
-    results = loop(*_chosen(flat, floating))
-    end, between = results[: len(flat)], results[len(flat) : -1]
-    losses = results[-1]
-    for index in range(count):
-        parts = end
-        if index < count - 1:
-            parts = [part[index + 1] for part in between]
-        yield tf.nest.pack_sequence_as(values, parts), losses[index]
-
-
-def _put(values, value, index):
-    return tf.tensor_scatter_nd_update(values, [[index]], value[None])
-
-
-def _sums(ones, others):
-    return [one + other for one, other in zip(ones, others)]
-
-
-def _chosen(items, chosen):
-    return [item for item, is_chosen in zip(items, chosen) if is_chosen]
-
-
-def with_chosen(items, chosen, replacements):
-    """Returns `items`, the chosen ones replaced.
-
-    Args:
-        items: List.
-        chosen: List of as many booleans.
-        replacements: Iterable, one for each that is chosen.
-    """
-    replacements = iter(replacements)
-    return [
-        next(replacements) if is_chosen else item
-        for item, is_chosen in zip(items, chosen)
-    ]
 
 
 def _batch(support, batches, step):
@@ -571,7 +393,7 @@ def kept_statistics(network, weights, state, support_x, support_weight=None):
     state = support_statistics(
         network, weights, state, support_x, support_weight
     )
-    return _chosen(state, normalization.statistics_mask(network))
+    return masks.chosen(state, normalization.statistics_mask(network))
 
 
 def predict_with_statistics(
@@ -593,7 +415,7 @@ def predict_with_statistics(
     """
     if normalization_statistics == "support":
         mask = normalization.statistics_mask(network)
-        state = with_chosen(state, mask, statistics)
+        state = masks.with_chosen(state, mask, statistics)
     predictions, _ = forward(
         network,
         weights,

@@ -223,24 +223,3 @@ def test_first_order_is_a_constant_gradient():
     step = np.eye(3) - 0.1 * 2 / len(x) * x.T @ x
     np.testing.assert_allclose(jacobians[True], np.eye(3), atol=1e-6)
     np.testing.assert_allclose(jacobians[False], step @ step, atol=1e-5)
-
-
-def test_a_rolled_step_stays_apart_from_its_loop():
-    # Within a loop, TensorFlow takes a slow gradient of pooling.
-    @tf.function(autograph=False)
-    def adapt(start):
-        adaptation = inner_loop.descend(
-            lambda step, weights, state: (tf.reduce_sum(weights[0] ** 2), ()),
-            [start],
-            (),
-            keras_meta.update_rules.GradientDescent(0.1),
-            steps=2,
-            rolled=True,
-        )
-        return adaptation.weights_per_step[-1][0]
-
-    start = tf.ones([3])
-    graph = adapt.get_concrete_function(start).graph
-    functions = graph.as_graph_def().library.function
-    assert any(function.attr["_noinline"].b for function in functions)
-    np.testing.assert_allclose(adapt(start), 0.64 * np.ones(3), rtol=1e-6)

@@ -14,6 +14,7 @@ from keras_meta import inner_loop
 from keras_meta import replicas
 from keras_meta import resuming
 from keras_meta import whole_files
+from keras_meta.gradients import dense_gradients
 
 # What entries of a file hold states of random generators.
 _GENERATOR = "generator_"
@@ -180,7 +181,7 @@ class EpisodicModel(keras.Model):
             predictions, loss = answer()
             scaled_loss = self.optimizer.scale_loss(loss)
         # Of what is not used there is no gradient, and Keras would warn.
-        gradients = inner_loop.dense_gradients(
+        gradients = dense_gradients(
             tape,
             scaled_loss,
             [variable.value for variable in self.trainable_variables],

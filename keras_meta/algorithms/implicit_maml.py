@@ -3,8 +3,8 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import conjugate_gradients
-from keras_meta import inner_loop
 from keras_meta.algorithms.inner_loop_model import InnerLoopModel
+from keras_meta.gradients import dense_gradients
 
 
 @keras.saving.register_keras_serializable(package="keras_meta")
@@ -134,9 +134,7 @@ class ImplicitMAML(InnerLoopModel):
             loss = self._query_loss(task, predictions, weights, True)
             scaled_loss = self.optimizer.scale_loss(loss)
         # The first are those of regularizers, which are of shared weights.
-        both = inner_loop.dense_gradients(
-            outer_tape, scaled_loss, [*weights, *adapted]
-        )
+        both = dense_gradients(outer_tape, scaled_loss, [*weights, *adapted])
         direct, by_adapted = both[: len(weights)], both[len(weights) :]
         implicit = self._implicit_gradient(task, adapted, by_adapted)
         gradients = [one + other for one, other in zip(direct, implicit)]
@@ -161,12 +159,10 @@ class ImplicitMAML(InnerLoopModel):
                 support_loss = self._loss_on_support(
                     task, adapted, self._task_state(task), training=True
                 )
-            inner_gradient = inner_loop.dense_gradients(
-                inner_tape, support_loss, moving
-            )
+            inner_gradient = dense_gradients(inner_tape, support_loss, moving)
 
         def curvature(vector, by):
-            return inner_loop.dense_gradients(tape, inner_gradient, by, vector)
+            return dense_gradients(tape, inner_gradient, by, vector)
 
         def system(vector):
             products = curvature(vector, moving)

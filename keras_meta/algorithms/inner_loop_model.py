@@ -10,6 +10,7 @@ from keras_meta import arguments
 from keras_meta import divergence
 from keras_meta import episode
 from keras_meta import inner_loop
+from keras_meta import masks
 from keras_meta import normalization
 from keras_meta import per_step_normalization
 from keras_meta import replicas
@@ -294,9 +295,7 @@ class InnerLoopModel(EpisodicModel):
         def answer(task):
             weights, network_state = self._at_step(
                 self.evaluation_steps,
-                inner_loop.with_chosen(
-                    shared, self.task_weights, task["weights"]
-                ),
+                masks.with_chosen(shared, self.task_weights, task["weights"]),
                 inner_loop.network_state(self.network),
             )
             return inner_loop.predict_with_statistics(

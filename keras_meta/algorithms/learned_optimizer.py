@@ -8,6 +8,7 @@ from keras_meta import arguments
 from keras_meta import inner_loop
 from keras_meta import rule_optimizer
 from keras_meta.algorithms.inner_loop_model import InnerLoopModel
+from keras_meta.gradients import dense_gradients
 from keras_meta.update_rules import coordinates
 from keras_meta.update_rules.coordinatewise_lstm import CoordinatewiseLSTM
 
@@ -356,7 +357,7 @@ class LearnedOptimizer(InnerLoopModel):
         gradients = []
         record = [tf.stack(adaptation.support_losses)]
         if learn:
-            gradients = inner_loop.dense_gradients(
+            gradients = dense_gradients(
                 tape,
                 share,
                 [variable.value for variable in self.trainable_variables],

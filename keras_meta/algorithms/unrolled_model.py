@@ -3,8 +3,8 @@ import functools
 import tensorflow as tf
 
 from keras_meta import arguments
-from keras_meta import inner_loop
 from keras_meta.algorithms.inner_loop_model import InnerLoopModel
+from keras_meta.gradients import dense_gradients
 
 
 class UnrolledModel(InnerLoopModel):
@@ -97,7 +97,7 @@ class UnrolledModel(InnerLoopModel):
                 task, adaptation, predictions, weights, multi_step
             )
             scaled_loss = self.optimizer.scale_loss(loss)
-        gradients = inner_loop.dense_gradients(
+        gradients = dense_gradients(
             outer_tape, scaled_loss, self._watched(weights)
         )
         return gradients, adaptation, predictions, loss

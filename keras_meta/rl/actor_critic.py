@@ -4,6 +4,7 @@ from tf_agents.networks import utils as network_utils
 from tf_agents.trajectories import time_step as time_steps
 
 from keras_meta import inner_loop
+from keras_meta.gradients import dense_gradients
 from keras_meta.rl import heads
 from keras_meta.rl import networks
 from keras_meta.rl.advantages import mean
@@ -133,7 +134,7 @@ class ActorCritic:
             loss = -mean(value, happens) / spread
         gradients = []
         if learns:
-            gradients = inner_loop.dense_gradients(tape, loss, variables)
+            gradients = dense_gradients(tape, loss, variables)
         life = life._replace(
             actor=actor,
             actor_rule_state=adaptation.rule_state,

@@ -3,7 +3,7 @@ import collections
 import keras
 import tensorflow as tf
 
-from keras_meta import inner_loop
+from keras_meta.gradients import dense_gradients
 from keras_meta.rl.advantages import mean
 from keras_meta.rl.fast_weights_policy import forward
 
@@ -147,7 +147,7 @@ class OuterProblem:
             with tf.GradientTape() as tape:
                 tape.watch(values)
                 loss, _ = self._measure(task, values)
-            return loss, inner_loop.dense_gradients(tape, loss, values)
+            return loss, dense_gradients(tape, loss, values)
 
         loss, gradients = tf.vectorized_map(learn, self._tasks)
         gradients = [tf.reduce_mean(part, axis=0) for part in gradients]
@@ -169,16 +169,14 @@ class OuterProblem:
                 with tf.GradientTape() as inner_tape:
                     inner_tape.watch(values)
                     _, divergence = self._measure(task, values)
-                slopes = inner_loop.dense_gradients(
-                    inner_tape, divergence, values
-                )
+                slopes = dense_gradients(inner_tape, divergence, values)
                 slope = tf.add_n(
                     [
                         tf.reduce_sum(slope * part)
                         for slope, part in zip(slopes, vector)
                     ]
                 )
-            return inner_loop.dense_gradients(outer_tape, slope, values)
+            return dense_gradients(outer_tape, slope, values)
 
         products = tf.vectorized_map(multiply, self._tasks)
         return [tf.reduce_mean(part, axis=0) for part in products]
