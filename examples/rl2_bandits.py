@@ -6,6 +6,7 @@ Accelerator: None
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import time
@@ -125,7 +126,8 @@ print(f"{pulls:,} pulls in {seconds:.0f} s, {pulls / seconds:,.0f} a second")
 They play the same test bandits; Thompson sampling and Gittins know that the
 chances are uniform. The Gittins index of an arm is the sure payment for each
 pull that would be as good as the arm, with what is known of it; here for a
-discount of 0.99.
+discount of 0.99. Of few pulls the best play can be computed, too, backwards
+from what can come of each.
 """
 
 
@@ -199,6 +201,43 @@ def upper_bounds(width):
     return choose
 
 
+@functools.cache
+def best_value(known, left):
+    """Returns what the best play gets in the pulls that are left.
+
+    Args:
+        known: Tuple of the gains and losses of each arm, sorted.
+        left: Integer, how many pulls.
+    """
+    if left == 0:
+        return 0.0
+    return max(pull_value(known, arm, left) for arm in range(len(known)))
+
+
+def pull_value(known, arm, left):
+    """Returns what a pull of an arm gets, and the best play after it."""
+    gains, losses = known[arm]
+    others = known[:arm] + known[arm + 1 :]
+    chance = (gains + 1) / (gains + losses + 2)
+    won = tuple(sorted((*others, (gains + 1, losses))))
+    lost = tuple(sorted((*others, (gains, losses + 1))))
+    return chance * (1 + best_value(won, left - 1)) + (
+        (1 - chance) * best_value(lost, left - 1)
+    )
+
+
+def best_play(gains, losses, pull):
+    left = arguments.pulls - pull
+    known = np.stack([gains, losses], axis=-1).astype(int).tolist()
+    known = [tuple(map(tuple, arms)) for arms in known]
+    return np.array(
+        [
+            [pull_value(arms, arm, left) for arm in range(len(arms))]
+            for arms in known
+        ]
+    )
+
+
 numbers = np.random.default_rng(arguments.seed)
 others = trials.sample_tasks(4000, "validation").numpy().astype("float64")
 # As in the paper, UCB1 has the width that is best, here on other bandits.
@@ -219,6 +258,8 @@ METHODS = {
         gains.astype(int), losses.astype(int)
     ],
 }
+if arguments.pulls <= 10:
+    METHODS["the best"] = best_play
 
 """
 ## On unseen bandits
