@@ -30,7 +30,7 @@ parser.add_argument(
 parser.add_argument("--units", default=128, type=int)
 parser.add_argument("--prediction-weight", default=1.0, type=float)
 parser.add_argument("--meta-batch-size", default=1000, type=int)
-parser.add_argument("--steps", default=200, type=int)
+parser.add_argument("--steps", default=120, type=int)
 parser.add_argument("--learning-rate", default=8e-3, type=float)
 parser.add_argument("--short-rollouts", default=10, type=int)
 parser.add_argument("--short-steps", default=0, type=int)
