@@ -1,5 +1,7 @@
 """How the tasks of a meta-batch are run: side by side, or one by one."""
 
+import os
+
 import keras
 import tensorflow as tf
 
@@ -80,7 +82,18 @@ def map_tasks(function, tasks, mapping):
         lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype),
         traced.structured_outputs,
     )
-    return tf.map_fn(function, tasks, fn_output_signature=signature)
+    return tf.map_fn(
+        function,
+        tasks,
+        parallel_iterations=_tasks_at_once(),
+        fn_output_signature=signature,
+    )
+
+
+def _tasks_at_once():
+    """Each takes memory of its own, and more than threads are no faster."""
+    threads = tf.config.threading.get_inter_op_parallelism_threads()
+    return min(threads or os.cpu_count() or 1, 10)
 
 
 def map_one_or_more(function, tasks, mapping):

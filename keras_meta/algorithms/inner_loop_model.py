@@ -22,6 +22,10 @@ from keras_meta.algorithms.base import named_arguments
 from keras_meta.algorithms.query_metrics import QueryMetrics
 from keras_meta.update_rules.gradient_descent import rule_or_descent
 
+# Up to so many steps, a loop is slower by a tenth than the steps written out,
+# whose graph takes two seconds more to make.
+_STEPS_WRITTEN_OUT = 10
+
 
 class InnerLoopModel(EpisodicModel):
     """An episodic model that adapts its network by inner steps.
@@ -35,8 +39,8 @@ class InnerLoopModel(EpisodicModel):
     The arguments are described where they are used; see `keras_meta.MAML`.
     """
 
-    # Whether inner steps are taken in a loop of the graph, which remembers
-    # none of them: no gradient passes through it, and there may be many.
+    # Whether many inner steps are taken in a loop of the graph, which
+    # remembers none of them: no gradient passes through it.
     rolls_steps = False
 
     def __init__(
@@ -490,8 +494,9 @@ class InnerLoopModel(EpisodicModel):
 
     def _adapt_from(self, task, weights, state, steps, training, **arguments):
         """Runs the inner loop from weights and a state of the network's."""
+        many = steps > _STEPS_WRITTEN_OUT
         arguments.setdefault(
-            "rolled", self.rolls_steps and self.per_step is None
+            "rolled", self.rolls_steps and many and self.per_step is None
         )
         return inner_loop.adapt(
             self.network,
