@@ -105,9 +105,12 @@ for seed in arguments.seeds:
     keras.utils.set_random_seed(seed)
     agent = make_agent()
     model = keras_meta.rl.AgentModel(agent, environment)
-    model.compile(
-        keras.optimizers.Adam(arguments.learning_rate, global_clipnorm=1.0)
+    rate = keras.optimizers.schedules.CosineDecay(
+        arguments.learning_rate,
+        arguments.steps * agent.outer_update.epochs,
+        alpha=0.05,
     )
+    model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0))
     start = time.perf_counter()
     for steps in range(0, arguments.steps, arguments.report):
         count = min(arguments.report, arguments.steps - steps)
