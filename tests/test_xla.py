@@ -50,9 +50,10 @@ def test_registering_twice_does_no_harm():
     ],
 )
 def test_auto_is_xla_for_many_steps_of_dense_networks(settings, expected):
-    model = keras_meta.MAML(keras_meta.backbones.mlp(), 1, 0.1)
-    model.compile("adam", "mse", **settings)
-    assert model.jit_compile is expected
+    for inner_steps in (1, 32):
+        model = keras_meta.MAML(keras_meta.backbones.mlp(), inner_steps, 0.1)
+        model.compile("adam", "mse", **settings)
+        assert model.jit_compile is expected
 
 
 def test_auto_is_not_xla_where_that_is_slow():
@@ -62,7 +63,8 @@ def test_auto_is_not_xla_where_that_is_slow():
         keras_meta.MAML(
             keras_meta.backbones.mlp(), 1, 0.1, task_mapping="sequential"
         ),
-        keras_meta.MAML(keras_meta.backbones.mlp(), 11, 0.1),
+        keras_meta.MAML(keras_meta.backbones.mlp(), 33, 0.1),
+        keras_meta.MAML(keras_meta.backbones.mlp((1,), (300, 300)), 1, 0.1),
     ):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("adam", loss, steps_per_execution=10)
