@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import export
-from keras_meta import inner_loop
+from keras_meta import inner_steps
 from keras_meta import whole_files
 from keras_meta.algorithms.base import EpisodicModel
 from keras_meta.algorithms.base import check_is_model
@@ -129,7 +129,7 @@ def _in_operations_of_litert():
             keras.layers.UnitNormalization, "call", _unit_normalization
         ),
         # There are no functions that stay apart.
-        unittest.mock.patch.object(inner_loop, "apart", lambda step: step),
+        unittest.mock.patch.object(inner_steps, "apart", lambda step: step),
     ):
         yield
 
