@@ -18,8 +18,8 @@ PAGE = pathlib.Path(__file__).parent.parent / "docs" / "saving.md"
 
 SUPPORTS, QUERIES = 6, 12
 
-# LiteRT lacks powers in double precision, and systems of linear equations.
-ADAPTED_ELSEWHERE = {"Reptile", "RidgeHead"}
+# LiteRT lacks systems of linear equations.
+ADAPTED_ELSEWHERE = {"RidgeHead"}
 
 # To convert takes longer than all else; some of each kind tell soon enough.
 CONVERTED = {
