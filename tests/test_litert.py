@@ -106,10 +106,20 @@ def convolutional_maml():
     return keras_meta.MAML(network, inner_loss=loss)
 
 
+def long_reptile():
+    network = small_models.classifier()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return keras_meta.Reptile(network, inner_loss=loss, evaluation_steps=11)
+
+
 @pytest.mark.parametrize(
     "make_model",
-    [convolutional_maml, lambda: small_models.make_model("RidgeHead")],
-    ids=["gradients of convolutions", "linear equations"],
+    [
+        convolutional_maml,
+        lambda: small_models.make_model("RidgeHead"),
+        long_reptile,
+    ],
+    ids=["gradients of convolutions", "linear equations", "Adam in a loop"],
 )
 def test_says_what_cannot_run_and_leaves_no_file(make_model, tmp_path):
     model = make_model()

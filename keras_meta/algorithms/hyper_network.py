@@ -197,7 +197,7 @@ class HyperNetwork(EpisodicModel):
                 task.get(episode.SUPPORT_WEIGHT),
             )
 
-        return self._map(answer, tasks)
+        return task_mapping_module.map_tasks(answer, tasks, self._mapping())
 
     def task_state(self, x):
         x = {**x, episode.QUERY_X: x[episode.SUPPORT_X]}
@@ -218,7 +218,10 @@ class HyperNetwork(EpisodicModel):
                 task.get(episode.SUPPORT_WEIGHT),
             )
 
-        return {**state, "statistics": self._map(statistics, {**x, **state})}
+        kept = task_mapping_module.map_one_or_more(
+            statistics, {**x, **state}, self._mapping()
+        )
+        return {**state, "statistics": kept}
 
     def answer_from_state(self, state, query_x):
         shared, factors = self._shared()
@@ -233,7 +236,9 @@ class HyperNetwork(EpisodicModel):
                 self.normalization_statistics,
             )
 
-        return self._map(answer, {**state, episode.QUERY_X: query_x})
+        return task_mapping_module.map_one_or_more(
+            answer, {**state, episode.QUERY_X: query_x}, self._mapping()
+        )
 
     def adapt(self, support_x, support_y, support_weight=None):
         """Returns a copy of the network with the weights of one task.
@@ -271,9 +276,8 @@ class HyperNetwork(EpisodicModel):
         factors = [tf.convert_to_tensor(f) for f in self.left_factors]
         return inner_loop.network_weights(self.network), factors
 
-    def _map(self, function, tasks):
-        mapping = task_mapping_module.resolve(self.task_mapping, self.network)
-        return task_mapping_module.map_tasks(function, tasks, mapping)
+    def _mapping(self):
+        return task_mapping_module.resolve(self.task_mapping, self.network)
 
     def _example_size(self):
         if self.encoder is not None:

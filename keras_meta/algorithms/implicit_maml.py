@@ -3,6 +3,7 @@ import tensorflow as tf
 
 from keras_meta import arguments
 from keras_meta import conjugate_gradients
+from keras_meta import masks
 from keras_meta.algorithms.inner_loop_model import InnerLoopModel
 from keras_meta.gradients import dense_gradients
 
@@ -148,7 +149,7 @@ class ImplicitMAML(InnerLoopModel):
         the inverse of `1 + H / strength`, with the curvature `H`.
         """
         strength = self.proximal_strength + self.damping
-        moving = [w for w, chosen in zip(adapted, self._adapting) if chosen]
+        moving = masks.chosen(adapted, self._adapting)
 
         # Products with the curvature are gradients of the inner gradient,
         # which is computed once.
@@ -168,7 +169,7 @@ class ImplicitMAML(InnerLoopModel):
             products = curvature(vector, moving)
             return [v + p / strength for v, p in zip(vector, products)]
 
-        right = [g for g, chosen in zip(by_adapted, self._adapting) if chosen]
+        right = masks.chosen(by_adapted, self._adapting)
         solution = conjugate_gradients.solve(
             system, right, self.conjugate_gradient_steps
         )

@@ -1,5 +1,3 @@
-import itertools
-
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.policies import actor_policy
@@ -7,6 +5,7 @@ from tf_agents.policies import actor_policy
 from keras_meta import adapting_weights
 from keras_meta import arguments
 from keras_meta import inner_loop
+from keras_meta import masks
 from keras_meta.rl import export
 from keras_meta.rl import maml_export
 from keras_meta.rl import outer_updates
@@ -144,11 +143,7 @@ class MAMLAgent(MetaAgent):
         )
         self.adapting = _mask(network, adapts)
         update_rule.build_for(
-            list(
-                itertools.compress(
-                    network.model.trainable_variables, self.adapting
-                )
-            )
+            masks.chosen(network.model.trainable_variables, self.adapting)
         )
         # In functions, where Keras 2 does not look into Keras 3.
         self._network = lambda: network
@@ -307,7 +302,7 @@ class MAMLAgent(MetaAgent):
             state of the update rule.
         """
         weights = self._weights_at_start(count)
-        adapting = itertools.compress(weights, self.adapting)
+        adapting = masks.chosen(weights, self.adapting)
         rule_state = tf.vectorized_map(
             lambda weights: self.update_rule.initial_state(list(weights)),
             tuple(adapting),

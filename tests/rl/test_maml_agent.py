@@ -8,7 +8,7 @@ from tf_agents.utils import common
 
 import keras_meta
 import keras_meta.rl
-from keras_meta import inner_loop
+from keras_meta.gradients import dense_gradients
 from keras_meta.rl import fast_weights_policy
 from keras_meta.rl import outer_problem
 from keras_meta.rl import outer_updates
@@ -189,7 +189,7 @@ def test_products_with_the_divergence_equal_differences_of_its_slope(float64):
         with tf.GradientTape() as tape:
             tape.watch(values)
             _, divergence = problem.loss_and_divergence(values)
-        return inner_loop.dense_gradients(tape, divergence, values)
+        return dense_gradients(tape, divergence, values)
 
     def moved(step):
         return slope([v + step * part for v, part in zip(values, vector)])
