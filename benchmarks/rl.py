@@ -40,11 +40,12 @@ def timed(step, seconds):
     return count / (time.perf_counter() - start), first
 
 
-def in_tensorflow():
+def in_tensorflow(intra_op_threads=THREADS):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    tf.config.threading.set_intra_op_parallelism_threads(intra_op_threads)
+    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     import keras_meta
     import keras_meta.rl
 
@@ -99,9 +100,11 @@ def make_agent(keras_meta, environment, outer_update=None, **settings):
     )
 
 
-def measure_maml(seconds, tasks, xla=False, **settings):
+def measure_maml(
+    seconds, tasks, xla=False, intra_op_threads=THREADS, **settings
+):
     """Outer steps of `fit()`, and the same in one loop of the graph."""
-    tf, keras_meta = in_tensorflow()
+    tf, keras_meta = in_tensorflow(intra_op_threads)
     import keras
 
     environment = keras_meta.rl.environments.PointNavigation(horizon=HORIZON)
@@ -296,9 +299,15 @@ CONTESTANTS = {
         "navigation", a.seconds, a.rows, True
     ),
     "MAML, fit()": lambda a: measure_maml(a.seconds, a.tasks),
+    "MAML, fit(), intra_op_threads=1": lambda a: measure_maml(
+        a.seconds, a.tasks, intra_op_threads=1
+    ),
     "MAML, fit(), XLA": lambda a: measure_maml(a.seconds, a.tasks, xla=True),
     "MAML, fit(), first order": lambda a: measure_maml(
         a.seconds, a.tasks, first_order=True
+    ),
+    "MAML, fit(), first order, intra_op_threads=1": lambda a: measure_maml(
+        a.seconds, a.tasks, first_order=True, intra_op_threads=1
     ),
     "MAML, fit(), REINFORCE": lambda a: measure_maml(
         a.seconds, a.tasks, outer_update="reinforce"

@@ -40,6 +40,10 @@ parser.add_argument("--pooled-steps", default=300, type=int)
 parser.add_argument("--seeds", default=[0, 1, 2], type=int, nargs="+")
 arguments = parser.parse_args()
 
+# The outer step is twice as fast with one thread for each operation, and
+# several operations at once.
+tf.config.threading.set_intra_op_parallelism_threads(1)
+
 output = arguments.output
 output.mkdir(parents=True, exist_ok=True)
 

@@ -93,7 +93,14 @@ def map_tasks(function, tasks, mapping):
 def _tasks_at_once():
     """Each takes memory of its own, and more than threads are no faster."""
     threads = tf.config.threading.get_inter_op_parallelism_threads()
-    return min(threads or os.cpu_count() or 1, 10)
+    threads = threads or os.cpu_count() or 1
+    # Where operations have one each, tasks are all that can fill them.
+    return threads if has_one_thread_each() else min(threads, 10)
+
+
+def has_one_thread_each():
+    """Whether each operation has one thread, as the user may set it."""
+    return tf.config.threading.get_intra_op_parallelism_threads() == 1
 
 
 def map_one_or_more(function, tasks, mapping):

@@ -278,3 +278,28 @@ def test_one_by_one_traces_a_task_once_for_all_in_a_graph():
 
     assert in_graph(tf.range(50)).numpy().tolist() == list(range(0, 100, 2))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "threads, intra_op_threads, expected", [(4, 4, 4), (16, 0, 10), (16, 1, 16)]
+)
+def test_as_many_at_once_as_threads(
+    monkeypatch, threads, intra_op_threads, expected
+):
+    threading = tf.config.threading
+    for name, value in (("inter", threads), ("intra", intra_op_threads)):
+        monkeypatch.setattr(
+            threading,
+            f"get_{name}_op_parallelism_threads",
+            lambda value=value: value,
+        )
+
+    @tf.function
+    def in_graph(x):
+        return task_mapping.map_tasks(lambda task: task, x, "sequential")
+
+    operations = in_graph.get_concrete_function(
+        tf.range(5)
+    ).graph.as_graph_def()
+    (loop,) = [node for node in operations.node if "While" in node.op]
+    assert loop.attr["parallel_iterations"].i == expected

@@ -41,13 +41,17 @@ def parse(name):
     return file, settings
 
 
-def set_threads(threads):
-    """Gives the library of this process its number of threads."""
+def set_threads(threads, intra_op_threads):
+    """Gives the library of this process its number of threads.
+
+    Those within an operation are told apart: PyTorch has no others, and
+    TensorFlow runs as many operations at once as there are threads.
+    """
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
+        sys.modules["torch"].set_num_threads(intra_op_threads)
     if "tensorflow" in sys.modules:
         threading = sys.modules["tensorflow"].config.threading
-        threading.set_intra_op_parallelism_threads(threads)
+        threading.set_intra_op_parallelism_threads(intra_op_threads)
         threading.set_inter_op_parallelism_threads(threads)
 
 
@@ -105,7 +109,8 @@ def main():
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     file, settings = parse(order["contestant"])
     module = importlib.import_module(f"contestants.{file}")
-    set_threads(order["threads"])
+    threads = order["threads"]
+    set_threads(threads, settings.pop("intra_op_threads", threads))
 
     if "keras" in sys.modules:
         sys.modules["keras"].config.set_floatx(case.get("dtype", "float32"))

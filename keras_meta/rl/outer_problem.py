@@ -3,9 +3,14 @@ import collections
 import keras
 import tensorflow as tf
 
+from keras_meta import task_mapping
 from keras_meta.gradients import dense_gradients
 from keras_meta.rl.advantages import mean
 from keras_meta.rl.fast_weights_policy import forward
+
+# With as many actions of a task, and a thread for each operation, tasks run one
+# by one, some at once: what is computed of so many stays in the cache then.
+_MANY_ACTIONS = 500
 
 # What has become of the rollouts before an inner step, or after the last. Of
 # each action: the logarithm of how much more likely it is than when it was
@@ -33,11 +38,19 @@ class OuterProblem:
         self._first_query = 1 if agent.every_step else len(adaptation)
         stages = [dict(batch) for batch in (*adaptation, query)]
         self._tasks = {"stages": stages, "start": start}
+        actions = stages[-1]["weight"].shape[1] or 0
+        one_by_one = (
+            actions >= _MANY_ACTIONS and task_mapping.has_one_thread_each()
+        )
+        self._mapping = "sequential" if one_by_one else "vectorized"
         self._tasks["before"], chances = tf.nest.map_structure(
-            tf.stop_gradient, tf.vectorized_map(self._before, self._tasks)
+            tf.stop_gradient, self._map_tasks(self._before)
         )
         for batch, log_probability in zip(stages, chances):
             batch["log_probability"] = log_probability
+
+    def _map_tasks(self, function):
+        return task_mapping.map_tasks(function, self._tasks, self._mapping)
 
     @property
     def variables(self):
@@ -149,14 +162,14 @@ class OuterProblem:
                 loss, _ = self._measure(task, values)
             return loss, dense_gradients(tape, loss, values)
 
-        loss, gradients = tf.vectorized_map(learn, self._tasks)
+        loss, gradients = self._map_tasks(learn)
         gradients = [tf.reduce_mean(part, axis=0) for part in gradients]
         return tf.reduce_mean(loss), gradients
 
     def loss_and_divergence(self, values):
         """Returns the mean loss and the mean divergence of the tasks."""
-        loss, divergence = tf.vectorized_map(
-            lambda task: self._measure(task, values), self._tasks
+        loss, divergence = self._map_tasks(
+            lambda task: self._measure(task, values)
         )
         return tf.reduce_mean(loss), tf.reduce_mean(divergence)
 
@@ -178,5 +191,5 @@ class OuterProblem:
                 )
             return dense_gradients(outer_tape, slope, values)
 
-        products = tf.vectorized_map(multiply, self._tasks)
+        products = self._map_tasks(multiply)
         return [tf.reduce_mean(part, axis=0) for part in products]

@@ -28,7 +28,7 @@ def benchmark(monkeypatch):
     return module
 
 
-def in_this_process():
+def in_this_process(intra_op_threads=None):
     import tensorflow as tf
 
     import keras_meta

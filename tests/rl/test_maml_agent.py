@@ -202,6 +202,38 @@ def test_products_with_the_divergence_equal_differences_of_its_slope(float64):
     assert_close(product(values, vector), expected, 1e-5)
 
 
+def test_tasks_one_by_one_teach_what_they_teach_together(float64, monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1
+    )
+    for many, mapping in ((7, "vectorized"), (6, "sequential")):
+        monkeypatch.setattr(outer_problem, "_MANY_ACTIONS", many)
+        keras.utils.set_random_seed(0)
+        _, problem, values = wide_problem(
+            inner_learning_rate=0.5, outer_update="trpo"
+        )
+        assert problem._mapping == mapping
+        vector = [tf.ones_like(value) for value in values]
+        function = tf.function(
+            lambda values, problem=problem, vector=vector: (
+                problem.loss_and_gradients(values),
+                problem.loss_and_divergence(values),
+                problem.divergence_product(values, vector),
+            ),
+            autograph=False,
+        )
+        found.append(tf.nest.flatten(function(values)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_threads_for_each_operation_keep_tasks_together(float64, monkeypatch):
+    monkeypatch.setattr(outer_problem, "_MANY_ACTIONS", 1)
+    _, problem, _ = wide_problem()
+    assert problem._mapping == "vectorized"
+
+
 def test_a_task_adapts_in_the_batch_as_it_does_alone():
     environment = navigation()
     agent = make_agent(environment)
