@@ -12,6 +12,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import tensorflow as tf
 
 import keras_meta
 
@@ -23,6 +24,9 @@ parser.add_argument("--test-ways", default=[5, 10, 20], type=int, nargs="+")
 parser.add_argument("--test-episodes", default=400, type=int)
 parser.add_argument("--seed", default=0, type=int)
 arguments = parser.parse_args()
+
+# Tasks are faster with one thread for each operation, and several at once.
+tf.config.threading.set_intra_op_parallelism_threads(1)
 
 output = arguments.output
 output.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ import sys
 import unittest.mock
 import warnings
 
+import tensorflow as tf
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -20,6 +22,11 @@ def run_example(name, *options, output, folder="examples"):
     with contextlib.ExitStack() as stack:
         stack.enter_context(unittest.mock.patch.object(sys, "argv", command))
         stack.enter_context(contextlib.redirect_stdout(printed))
+        # The threads of this process are set already.
+        name = "set_intra_op_parallelism_threads"
+        stack.enter_context(
+            unittest.mock.patch.object(tf.config.threading, name)
+        )
         # As in a process of its own, where they are no errors.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("default")
