@@ -174,13 +174,11 @@ class ImplicitMAML(InnerLoopModel):
             system, right, self.conjugate_gradient_steps
         )
         by_shared = curvature(solution, adapted)
-        solution = iter(solution)
-        return [
-            next(solution) if chosen else direct - by_other / strength
-            for chosen, direct, by_other in zip(
-                self._adapting, by_adapted, by_shared
-            )
+        gradients = [
+            direct - by_other / strength
+            for direct, by_other in zip(by_adapted, by_shared)
         ]
+        return masks.with_chosen(gradients, self._adapting, solution)
 
     def _adapt_task(self, task, weights, steps, training, **arguments):
         return super()._adapt_task(

@@ -303,10 +303,7 @@ class MAMLAgent(MetaAgent):
         """
         weights = self._weights_at_start(count)
         adapting = masks.chosen(weights, self.adapting)
-        rule_state = tf.vectorized_map(
-            lambda weights: self.update_rule.initial_state(list(weights)),
-            tuple(adapting),
-        )
+        rule_state = tf.vectorized_map(self.update_rule.initial_state, adapting)
         return weights, rule_state
 
     def _weights_at_start(self, count):

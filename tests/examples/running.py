@@ -23,9 +23,10 @@ def run_example(name, *options, output, folder="examples"):
         stack.enter_context(unittest.mock.patch.object(sys, "argv", command))
         stack.enter_context(contextlib.redirect_stdout(printed))
         # The threads of this process are set already.
-        name = "set_intra_op_parallelism_threads"
         stack.enter_context(
-            unittest.mock.patch.object(tf.config.threading, name)
+            unittest.mock.patch.object(
+                tf.config.threading, "set_intra_op_parallelism_threads"
+            )
         )
         # As in a process of its own, where they are no errors.
         stack.enter_context(warnings.catch_warnings())
