@@ -11,6 +11,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from keras_meta import compiled_dense
 from keras_meta import inner_steps
 from keras_meta import masks
 from keras_meta import normalization
@@ -57,7 +58,7 @@ def forward(
     # `training` only to the outermost `call()`, which a subclassed model
     # need not take, and then its dropout would stay off.
     episodic = normalization.episodic(network, batch_statistics, example_weight)
-    with episodic, scope:
+    with episodic, compiled_dense.fast_layers(network), scope:
         predictions = network(x, training=training)
     new_state = [
         scope.get_current_value(variable)

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_meta import arguments
+from keras_meta import compiled_dense
 from keras_meta import compiled_loop
 from keras_meta import episode
 from keras_meta import export
@@ -214,6 +215,8 @@ class EpisodicModel(keras.Model):
 
     def _make_function(self, step_function):
         strategy, count = self._distribute_strategy, self.steps_per_execution
+        if self.jit_compile:
+            step_function = compiled_dense.compiled(step_function)
         if replicas.are_on_several_machines(strategy):
             function = self._with_logs_as_one(step_function)
         else:
