@@ -7,7 +7,6 @@ of a transposed copy. Here the copy is made, and kept apart.
 """
 
 import contextlib
-import contextvars
 import functools
 
 import keras
@@ -15,44 +14,20 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.ops.parallel_for import pfor
 
-_STEP_IS_COMPILED = contextvars.ContextVar("step_is_compiled", default=False)
-
-
-def compiled(step):
-    """Marks a step that XLA compiles; within it `fast_layers()` does its part.
-
-    Args:
-        step: Function that is about to be traced.
-
-    Returns:
-        A function of the same arguments and results.
-    """
-
-    @functools.wraps(step)
-    def marked(*args):
-        # On a GPU, products are not XLA's own.
-        token = _STEP_IS_COMPILED.set(
-            not tf.config.list_physical_devices("GPU")
-        )
-        try:
-            return step(*args)
-        finally:
-            _STEP_IS_COMPILED.reset(token)
-
-    return marked
+from keras_meta import xla
 
 
 @contextlib.contextmanager
 def fast_layers(network):
     """Has dense layers multiply by `matmul()` for the length of one call.
 
-    Outside of steps that are marked as `compiled()` it does nothing.
+    Outside of what is marked as `xla.compiled()` it does nothing.
 
     Args:
         network: A `keras.Model`.
     """
     layers = []
-    if _STEP_IS_COMPILED.get():
+    if xla.compiles_for_cpu():
         layers = [
             layer
             for layer in network._flatten_layers()

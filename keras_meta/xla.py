@@ -1,11 +1,13 @@
-import math
+import contextvars
+import functools
 import platform
 
 import tensorflow as tf
 
 # Where XLA is taken on a CPU; see `is_faster()`.
 _MOST_INNER_STEPS = 32
-_LARGEST_WEIGHT = 256 * 256
+
+_COMPILING_FOR_CPU = contextvars.ContextVar("compiling_for_cpu", default=False)
 
 
 def register_slice_gradient():
@@ -37,19 +39,18 @@ def register_slice_gradient():
         pass
 
 
-def is_faster(network, mapping, inner_steps, steps_per_execution):
+def is_faster(network, dense, inner_steps, steps_per_execution):
     """Whether XLA is what `jit_compile="auto"` should mean on a CPU.
 
     Keras takes it where there is a GPU, and nowhere else. Networks of dense
-    layers alone, whose tasks run side by side, are faster with it on a CPU,
-    too, and take some seconds longer to start. Who wants several steps in each
-    execution means to take many. 32 inner steps take a minute to compile, and
-    are then twice as fast; more take too long. With 640 units in a layer, not
-    with 160, its products of matrices are slower than TensorFlow's.
+    layers alone are faster with it on a CPU, too, and take some seconds longer
+    to start. Who wants several steps in each execution means to take many. 32
+    inner steps take a minute to compile, and are then twice as fast; more take
+    too long.
 
     Args:
         network: A `keras.Model`.
-        mapping: String, how tasks are run: `"vectorized"` or `"sequential"`.
+        dense: Boolean, `task_mapping.is_dense(network)`.
         inner_steps: Integer, of the model.
         steps_per_execution: Integer, of `compile()`.
 
@@ -61,14 +62,39 @@ def is_faster(network, mapping, inner_steps, steps_per_execution):
         getattr(layer, "supports_jit", True)
         for layer in network._flatten_layers()
     )
-    small = all(
-        math.prod(weight.shape) <= _LARGEST_WEIGHT
-        for weight in network.trainable_variables
-    )
     return (
         there
-        and small
-        and mapping == "vectorized"
+        and dense
         and inner_steps <= _MOST_INNER_STEPS
         and steps_per_execution > 1
     )
+
+
+def compiled(step):
+    """Marks a function that XLA compiles; see `compiles_for_cpu()`.
+
+    Args:
+        step: Function that is about to be traced.
+
+    Returns:
+        A function of the same arguments and results.
+    """
+
+    @functools.wraps(step)
+    def marked(*args):
+        on_cpu = not tf.config.list_physical_devices("GPU")
+        token = _COMPILING_FOR_CPU.set(on_cpu)
+        try:
+            return step(*args)
+        finally:
+            _COMPILING_FOR_CPU.reset(token)
+
+    return marked
+
+
+def compiles_for_cpu():
+    """Whether what is traced is part of a program of XLA for a CPU.
+
+    There, operations are XLA's own, and some ways to say the same are faster.
+    """
+    return _COMPILING_FOR_CPU.get()

@@ -23,6 +23,7 @@ CORE = {
     "adapting_weights",
     "arguments",
     "backbones",
+    "compiled_dense",
     "compiled_loop",
     "conjugate_gradients",
     "distances",

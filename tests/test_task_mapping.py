@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_meta
 from keras_meta import backbones
 from keras_meta import task_mapping
+from keras_meta import xla
 
 MAPPINGS = ["vectorized", "sequential"]
 
@@ -53,6 +55,17 @@ def test_networks_with_other_layers_run_one_by_one():
     ]
     for network in networks:
         assert resolve(network) == "sequential"
+
+
+def test_wide_dense_networks_run_one_by_one_on_a_cpu(monkeypatch):
+    devices = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: devices)
+    for units, expected in ((384, "vectorized"), (512, "sequential")):
+        network = backbones.mlp((1,), (units, units))
+        assert task_mapping.is_dense(network)
+        assert resolve(network) == expected
+    devices.append("a GPU")
+    assert resolve(network) == "vectorized"
 
 
 def test_an_unknown_layer_runs_one_by_one():
@@ -303,3 +316,73 @@ def test_as_many_at_once_as_threads(
     ).graph.as_graph_def()
     (loop,) = [node for node in operations.node if "While" in node.op]
     assert loop.attr["parallel_iterations"].i == expected
+
+
+def compiled(function):
+    return tf.function(xla.compiled(function), jit_compile=True)
+
+
+@pytest.mark.parametrize("count", [2, 3, 16, 17])
+def test_halves_give_what_all_tasks_do(count):
+    x = np.random.default_rng(0).normal(size=(count, 2, 3)).astype("float32")
+    tasks = {"x": x, "more": [np.arange(count, dtype="float32")]}
+
+    def function(task):
+        return {"sum": tf.reduce_sum(task["x"]) + task["more"][0], **task}
+
+    results = compiled(task_mapping.map_halves)(function, tasks)
+    np.testing.assert_allclose(
+        results["sum"], x.sum((1, 2)) + np.arange(count), rtol=1e-5
+    )
+    np.testing.assert_array_equal(results["x"], x)
+    np.testing.assert_array_equal(results["more"][0], tasks["more"][0])
+
+
+def test_when_halves_are_faster(monkeypatch):
+    def faster(count=16, mapping="vectorized"):
+        return task_mapping.halves_are_faster([np.zeros((count, 2))], mapping)
+
+    monkeypatch.setattr(task_mapping.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(task_mapping, "has_one_thread_each", lambda: False)
+    # Without XLA, each operation has several threads.
+    assert not faster()
+    compiled = xla.compiled(faster)
+    assert compiled()
+    assert not compiled(15)
+    assert not compiled(16, "sequential")
+    monkeypatch.setattr(task_mapping, "has_one_thread_each", lambda: True)
+    assert not compiled()
+    monkeypatch.setattr(task_mapping, "has_one_thread_each", lambda: False)
+    monkeypatch.setattr(task_mapping.os, "cpu_count", lambda: 1)
+    assert not compiled()
+
+
+def test_training_in_halves_is_training(monkeypatch):
+    monkeypatch.setattr(task_mapping.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(task_mapping, "has_one_thread_each", lambda: False)
+    halves = []
+    map_halves = task_mapping.map_halves
+    monkeypatch.setattr(
+        task_mapping,
+        "map_halves",
+        lambda *a: halves.append(a) or map_halves(*a),
+    )
+    episodes = keras_meta.episodes.sinusoids(
+        shots=3, queries=2, meta_batch_size=17, episodes=85
+    )
+    trained = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        network = backbones.mlp((1,), (4,))
+        model = keras_meta.MAML(network, 2, 0.05)
+        model.compile(
+            "adam", "mse", jit_compile=jit_compile, steps_per_execution=5
+        )
+        history = model.fit(episodes, verbose=0).history
+        trained.append((model.get_weights(), history))
+        assert bool(halves) == jit_compile
+    (weights, history), (weights_in_halves, history_in_halves) = trained
+    for one, other in zip(weights_in_halves, weights):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    for name, values in history.items():
+        np.testing.assert_allclose(history_in_halves[name], values, rtol=1e-4)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_meta
+from keras_meta import xla
 from tests.algorithms import contract
 
 
@@ -58,17 +59,60 @@ def test_auto_is_xla_for_many_steps_of_dense_networks(settings, expected):
 
 def test_auto_is_not_xla_where_that_is_slow():
     network = keras_meta.backbones.conv4((8, 8, 1), outputs=2, filters=4)
-    for model in (
-        keras_meta.MAML(network, 1, 0.1),
-        keras_meta.MAML(
-            keras_meta.backbones.mlp(), 1, 0.1, task_mapping="sequential"
+    for model, expected in (
+        (keras_meta.MAML(network, 1, 0.1), False),
+        (keras_meta.MAML(keras_meta.backbones.mlp(), 33, 0.1), False),
+        (
+            keras_meta.MAML(
+                keras_meta.backbones.mlp(), 1, 0.1, task_mapping="sequential"
+            ),
+            True,
         ),
-        keras_meta.MAML(keras_meta.backbones.mlp(), 33, 0.1),
-        keras_meta.MAML(keras_meta.backbones.mlp((1,), (300, 300)), 1, 0.1),
     ):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("adam", loss, steps_per_execution=10)
-        assert model.jit_compile is False
+        assert model.jit_compile is expected
+
+
+def test_what_is_compiled_is_marked_while_it_is_traced(monkeypatch):
+    @xla.compiled
+    def marked(fails):
+        """Told."""
+        if fails:
+            raise RuntimeError("on purpose")
+        return xla.compiles_for_cpu()
+
+    assert marked.__doc__ == "Told."
+    assert not xla.compiles_for_cpu()
+    assert marked(False)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        marked(True)
+    assert not xla.compiles_for_cpu()
+    # There, products are a library's.
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert not marked(False)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_step_of_a_model_is_marked(steps):
+    marks = []
+
+    class Model(keras_meta.MAML):
+        def train_step(self, data):
+            marks.append(xla.compiles_for_cpu())
+            return super().train_step(data)
+
+    episodes = keras_meta.episodes.sinusoids(
+        shots=2, queries=2, meta_batch_size=2, episodes=10
+    )
+    for jit_compile in (True, False):
+        model = Model(keras_meta.backbones.mlp((1,), (3,)), 1, 0.1)
+        model.compile(
+            "adam", "mse", jit_compile=jit_compile, steps_per_execution=steps
+        )
+        marks.clear()
+        model.fit(episodes, verbose=0)
+        assert marks and set(marks) == {jit_compile}
 
 
 def compared_models():

@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_meta import arguments
-from keras_meta import compiled_dense
 from keras_meta import compiled_loop
 from keras_meta import episode
 from keras_meta import export
@@ -15,6 +14,7 @@ from keras_meta import inner_loop
 from keras_meta import replicas
 from keras_meta import resuming
 from keras_meta import whole_files
+from keras_meta import xla
 from keras_meta.gradients import dense_gradients
 
 # What entries of a file hold states of random generators.
@@ -216,7 +216,7 @@ class EpisodicModel(keras.Model):
     def _make_function(self, step_function):
         strategy, count = self._distribute_strategy, self.steps_per_execution
         if self.jit_compile:
-            step_function = compiled_dense.compiled(step_function)
+            step_function = xla.compiled(step_function)
         if replicas.are_on_several_machines(strategy):
             function = self._with_logs_as_one(step_function)
         else:

@@ -167,8 +167,9 @@ class InnerLoopModel(EpisodicModel):
         wanted = given.get("jit_compile", "auto")
         if wanted == "auto" and self._distribute_strategy is None:
             steps = given.get("steps_per_execution", 1)
+            dense = task_mapping_module.is_dense(self.network)
             if not given.get("run_eagerly") and xla.is_faster(
-                self.network, self._mapping(), self.inner_steps, steps
+                self.network, dense, self.inner_steps, steps
             ):
                 given["jit_compile"] = True
         super().compile(**given)
@@ -226,7 +227,11 @@ class InnerLoopModel(EpisodicModel):
         # The gradient is taken inside the map, task by task, so that memory
         # does not grow with the number of tasks.
         tasks = self._tasks(x, y, sample_weight, training=True)
-        results = self._map_tasks(learn, tasks)
+        small = self.inner_steps <= _STEPS_WRITTEN_OUT
+        if small and task_mapping_module.halves_are_faster(tasks, mapping):
+            results = task_mapping_module.map_halves(learn, tasks)
+        else:
+            results = self._map_tasks(learn, tasks)
         gradients = [tf.reduce_mean(g, axis=0) for g in results["gradients"]]
         diverged = divergence.on_any_replica(~tf.reduce_all(results["finite"]))
         gradients = [tf.where(diverged, tf.zeros_like(g), g) for g in gradients]
