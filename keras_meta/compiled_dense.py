@@ -14,10 +14,10 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.ops.parallel_for import pfor
 
+from keras_meta import layer_calls
 from keras_meta import xla
 
 
-@contextlib.contextmanager
 def fast_layers(network):
     """Has dense layers multiply by `matmul()` for the length of one call.
 
@@ -25,22 +25,19 @@ def fast_layers(network):
 
     Args:
         network: A `keras.Model`.
+
+    Returns:
+        A context manager.
     """
-    layers = []
-    if xla.compiles_for_cpu():
-        layers = [
-            layer
+    if not xla.compiles_for_cpu():
+        return contextlib.nullcontext()
+    return layer_calls.replaced(
+        [
+            (layer, functools.partial(_call, layer))
             for layer in network._flatten_layers()
             if type(layer).call is keras.layers.Dense.call
         ]
-    for layer in layers:
-        # As normalization does, past Keras's tracking of attributes.
-        object.__setattr__(layer, "call", functools.partial(_call, layer))
-    try:
-        yield
-    finally:
-        for layer in layers:
-            object.__delattr__(layer, "call")
+    )
 
 
 def _call(layer, inputs, **kwargs):

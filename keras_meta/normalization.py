@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_meta import fused_normalization
+from keras_meta import layer_calls
 
 STATISTICS = ("batch", "support", "frozen", "per_step")
 SCALES = ("shared", "per_step")
@@ -106,20 +107,14 @@ def batch_statistics(network, enabled, example_weight=None):
             layer.momentum = momentum
 
 
-@contextlib.contextmanager
 def _called_with(network, training, example_weight):
     """Decides `training` and the mask of batch normalization for a call."""
-    layers = normalization_layers(network)
-    for layer in layers:
-        # `object` sets it past Keras's tracking of attributes. `__call__`
-        # looks `call` up on the layer, in every kind of model.
-        call = _call_with(layer, training, example_weight)
-        object.__setattr__(layer, "call", call)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            object.__delattr__(layer, "call")
+    return layer_calls.replaced(
+        [
+            (layer, _call_with(layer, training, example_weight))
+            for layer in normalization_layers(network)
+        ]
+    )
 
 
 def exact_second_order():

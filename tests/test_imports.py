@@ -36,6 +36,7 @@ CORE = {
     "graph_checks",
     "inner_loop",
     "inner_steps",
+    "layer_calls",
     "losses",
     "masks",
     "metrics",
