@@ -22,7 +22,6 @@ if keras.config.backend() != "tensorflow":
 
 from keras_meta import algorithms
 from keras_meta import backbones
-from keras_meta import compiled_dense
 from keras_meta import distances
 from keras_meta import episodes
 from keras_meta import losses
@@ -62,7 +61,7 @@ from keras_meta.rule_optimizer import RuleOptimizer
 from keras_meta.task_library import TaskLibrary
 from keras_meta.version import __version__
 
-compiled_dense.register_vectorized_barrier()
+xla.register_vectorized_barrier()
 xla.register_slice_gradient()
 
 __all__ = [

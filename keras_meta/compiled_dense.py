@@ -11,8 +11,6 @@ import functools
 
 import keras
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.ops import gen_xla_ops
-from tensorflow.python.ops.parallel_for import pfor
 
 from keras_meta import layer_calls
 from keras_meta import xla
@@ -93,22 +91,4 @@ def _by_kernel(x, upstream):
     if 1 in (x.shape[1], upstream.shape[1]):
         # A product with a vector takes no time to transpose.
         return tf.matmul(x, upstream, transpose_a=True), gradient
-    return tf.matmul(_apart(tf.transpose(x)), upstream), gradient
-
-
-def _apart(x):
-    """Keeps XLA from making what gives `x` part of what takes it."""
-    return gen_xla_ops.xla_optimization_barrier([x])[0]
-
-
-def register_vectorized_barrier():
-    """Lets `tf.vectorized_map()` pass what keeps two operations apart."""
-
-    def side_by_side(conversion):
-        return pfor.wrap(_apart(conversion.stacked_input(0)), True)
-
-    try:
-        pfor.RegisterPFor("XlaOptimizationBarrier")(side_by_side)
-    except AssertionError:
-        # Another package, or a later TensorFlow, has registered one.
-        pass
+    return tf.matmul(xla.barrier(tf.transpose(x)), upstream), gradient

@@ -16,6 +16,7 @@ from keras_meta import inner_steps
 from keras_meta import masks
 from keras_meta import normalization
 from keras_meta import replicas
+from keras_meta import xla
 from keras_meta.gradients import dense_gradients
 
 Adaptation = collections.namedtuple(
@@ -275,6 +276,8 @@ def descend(
         moving, rule_state = update_rule.call(
             moving, gradients, rule_state, first_step + step
         )
+        if xla.compiles_for_cpu():
+            moving = [xla.summed_once(weight) for weight in moving]
         weights = masks.with_chosen(weights, adapting, moving)
         return weights, rule_state, state, loss
 

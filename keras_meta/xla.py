@@ -3,6 +3,8 @@ import functools
 import platform
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+from tensorflow.python.ops.parallel_for import pfor
 
 # Where XLA is taken on a CPU; see `is_faster()`.
 _MOST_INNER_STEPS = 32
@@ -21,8 +23,6 @@ def register_slice_gradient():
     """
 
     def gradient(operation, upstream):
-        from tensorflow.compiler.tf2xla.ops import gen_xla_ops
-
         _, update, start = operation.inputs
         to_input = gen_xla_ops.xla_dynamic_update_slice(
             upstream, tf.zeros_like(update), start
@@ -98,3 +98,51 @@ def compiles_for_cpu():
     There, operations are XLA's own, and some ways to say the same are faster.
     """
     return _COMPILING_FOR_CPU.get()
+
+
+def barrier(x):
+    """Keeps XLA from making what gives `x` part of what takes it.
+
+    Args:
+        x: Tensor.
+
+    Returns:
+        The same. It has no gradient, and no meaning outside of XLA.
+    """
+    return gen_xla_ops.xla_optimization_barrier([x])[0]
+
+
+def register_vectorized_barrier():
+    """Lets `tf.vectorized_map()` pass a `barrier()`."""
+
+    def side_by_side(conversion):
+        return pfor.wrap(barrier(conversion.stacked_input(0)), True)
+
+    try:
+        pfor.RegisterPFor("XlaOptimizationBarrier")(side_by_side)
+    except AssertionError:
+        # Another package, or a later TensorFlow, has registered one.
+        pass
+
+
+@tf.custom_gradient
+def summed_once(x):
+    """Returns `x`, whose gradient XLA sums up once, and not for each user.
+
+    The gradient by the weights before an inner step is that by the weights
+    after it, and some more. XLA takes it to be cheaper to add up all steps
+    anew for each than to keep the sum: with many steps, half of the time goes
+    there. It does not so with divisions, and does not know that this is one
+    by 1.
+
+    Args:
+        x: Tensor.
+
+    Returns:
+        The same, with gradients of any order.
+    """
+
+    def gradient(upstream):
+        return upstream / barrier(tf.ones([], upstream.dtype))
+
+    return tf.identity(x), gradient

@@ -164,7 +164,3 @@ def test_layers_are_given_back_after_an_error():
     assert not any("call" in vars(layer) for layer in network.layers)
     with compiled_dense.fast_layers(network):
         assert not any("call" in vars(layer) for layer in network.layers)
-
-
-def test_registering_twice_does_no_harm():
-    compiled_dense.register_vectorized_barrier()

@@ -357,7 +357,9 @@ def test_when_halves_are_faster(monkeypatch):
     assert not compiled()
 
 
-def test_training_in_halves_is_training(monkeypatch):
+@pytest.fixture
+def halves(monkeypatch):
+    """The calls of `map_halves()`, which two cores make worth the while."""
     monkeypatch.setattr(task_mapping.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(task_mapping, "has_one_thread_each", lambda: False)
     halves = []
@@ -367,6 +369,22 @@ def test_training_in_halves_is_training(monkeypatch):
         "map_halves",
         lambda *a: halves.append(a) or map_halves(*a),
     )
+    return halves
+
+
+def test_loops_of_inner_steps_are_not_parted_in_halves(halves):
+    episodes = keras_meta.episodes.sinusoids(
+        shots=3, queries=2, meta_batch_size=16, episodes=16
+    )
+    for inner_steps in (2, 11):
+        model = keras_meta.Reptile(backbones.mlp((1,), (4,)), inner_steps, 0.05)
+        model.compile("sgd", "mse", jit_compile=True)
+        model.fit(episodes, verbose=0)
+        assert bool(halves) == (inner_steps == 2)
+        halves.clear()
+
+
+def test_training_in_halves_is_training(halves):
     episodes = keras_meta.episodes.sinusoids(
         shots=3, queries=2, meta_batch_size=17, episodes=85
     )

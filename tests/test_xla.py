@@ -1,6 +1,7 @@
 import importlib
 import inspect
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -37,7 +38,73 @@ def test_second_order_through_slices_under_xla():
 
 
 def test_registering_twice_does_no_harm():
-    keras_meta.xla.register_slice_gradient()
+    xla.register_slice_gradient()
+    xla.register_vectorized_barrier()
+
+
+def outer_gradient(between, steps):
+    """Returns a function to the outer gradient of steps of a small network."""
+
+    def descend(weights, x):
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            hidden = tf.tanh(tf.matmul(x, weights[0]))
+            loss = tf.reduce_sum(tf.matmul(hidden, weights[1]) ** 2)
+        return [
+            between(weight - 0.01 * gradient)
+            for weight, gradient in zip(weights, tape.gradient(loss, weights))
+        ]
+
+    def of_task(task):
+        x, *start = task
+        with tf.GradientTape() as tape:
+            tape.watch(start)
+            weights = start
+            for _ in range(steps):
+                weights = descend(weights, x)
+            loss = tf.add_n([tf.reduce_sum(part**3) for part in weights])
+        return tape.gradient(loss, start)
+
+    return lambda *tasks: tf.vectorized_map(of_task, tasks)
+
+
+TASKS = [
+    np.random.default_rng(0).normal(size=shape).astype("float32")
+    for shape in ((3, 4, 5), (3, 5, 6), (3, 6, 7))
+]
+
+
+@pytest.mark.parametrize(
+    "between, at_most",
+    [(tf.identity, None), (xla.summed_once, 3)],
+    ids=["TensorFlow's", "ours"],
+)
+def test_xla_sums_gradients_of_many_steps_once(between, at_most):
+    # Where the first fails, XLA has learned it, and `summed_once()` can go.
+    program = tf.function(
+        outer_gradient(between, 8), jit_compile=True, autograph=False
+    )
+    text = program.experimental_get_compiler_ir(*TASKS)("optimized_hlo")
+    products = [
+        line.split("fusion(")[1].split(")")[0].count("%MatMul")
+        for line in text.split("\n")
+        if re.search(r" = f32\[3,(5,6|6,7)\].* fusion\(", line)
+    ]
+    if at_most is None:
+        assert max(products) >= 8
+    else:
+        assert max(products) <= at_most
+
+
+def test_what_is_summed_once_is_the_same():
+    program = tf.function(
+        outer_gradient(xla.summed_once, 3), jit_compile=True, autograph=False
+    )
+    expected = outer_gradient(tf.identity, 3)(
+        *[tf.constant(leaf, "float64") for leaf in TASKS]
+    )
+    for one, other in zip(program(*TASKS), expected):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -227,8 +227,9 @@ class InnerLoopModel(EpisodicModel):
         # The gradient is taken inside the map, task by task, so that memory
         # does not grow with the number of tasks.
         tasks = self._tasks(x, y, sample_weight, training=True)
-        small = self.inner_steps <= _STEPS_WRITTEN_OUT
-        if small and task_mapping_module.halves_are_faster(tasks, mapping):
+        # XLA takes one loop after another, so that halves would gain nothing.
+        halves = task_mapping_module.halves_are_faster(tasks, mapping)
+        if halves and not self._rolls(self.inner_steps):
             results = task_mapping_module.map_halves(learn, tasks)
         else:
             results = self._map_tasks(learn, tasks)
@@ -496,10 +497,7 @@ class InnerLoopModel(EpisodicModel):
 
     def _adapt_from(self, task, weights, state, steps, training, **arguments):
         """Runs the inner loop from weights and a state of the network's."""
-        many = steps > _STEPS_WRITTEN_OUT
-        arguments.setdefault(
-            "rolled", self.rolls_steps and many and self.per_step is None
-        )
+        arguments.setdefault("rolled", self._rolls(steps))
         return inner_loop.adapt(
             self.network,
             weights,
@@ -518,6 +516,11 @@ class InnerLoopModel(EpisodicModel):
             at_step=None if self.per_step is None else self.per_step.at_step,
             **arguments,
         )
+
+    def _rolls(self, steps):
+        """Whether so many inner steps are taken in a loop of the graph."""
+        many = steps > _STEPS_WRITTEN_OUT
+        return self.rolls_steps and many and self.per_step is None
 
     def _task_state(self, task):
         return inner_loop.network_state(self.network, task.get("seeds", ()))
