@@ -59,7 +59,10 @@ def normalize_batch(layer, inputs):
         (layer.moving_mean, mean),
         (layer.moving_variance, variance),
     ):
-        moving.assign(moving * layer.momentum + used * (1.0 - layer.momentum))
+        # In an episode the statistics replace those before.
+        if layer.momentum:
+            used = moving * layer.momentum + used * (1.0 - layer.momentum)
+        moving.assign(used)
     return outputs
 
 
