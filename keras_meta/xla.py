@@ -45,8 +45,8 @@ def is_faster(network, dense, inner_steps, steps_per_execution):
     Keras takes it where there is a GPU, and nowhere else. Networks of dense
     layers alone are faster with it on a CPU, too, and take some seconds longer
     to start. Who wants several steps in each execution means to take many. 32
-    inner steps take a minute to compile, and are then twice as fast; more take
-    too long.
+    inner steps take more than a minute to compile, and are then four times as
+    fast; more take too long.
 
     Args:
         network: A `keras.Model`.
