@@ -135,15 +135,19 @@ def _choice_table(points):
     for point in points:
         if not point["choices"]:
             continue
-        ours, choices = point["ours"], list(point["choices"].values())
+        ours, choices = point["ours"], point["choices"]
         verdict = ""
-        times = [time for time in choices if time]
+        times = [time for time in choices.values() if time]
         if ours and times:
             ratio = ours / min(times)
             verdict = f"{ratio:.2f}"
             if ratio > TOLERANCE:
                 verdict += " **too slow**"
-        cells = [_shown(time) for time in choices]
+        # Who names contestants leaves some of the choices out.
+        cells = [
+            _shown(choices[name]) if name in choices else "not tried"
+            for name in _choices(_BASES[point["base"]])
+        ]
         cells = " | ".join(cells + ["not tried"] * (4 - len(cells)))
         lines.append(
             f"| {point['base']} | {_varied(point)} "

@@ -225,6 +225,10 @@ def test_sweep_judges_choices(speed, tmp_path):
             "| 2.00 **too slow** |"
         ) in text
     assert (tmp_path / "speed_sinusoids.png").stat().st_size
+    # Where contestants are named, each stays in its column.
+    del parts[1]["rows"][2]
+    text = sweep.summarize(parts, tmp_path)
+    assert "| width: 10 | 2 | not tried | 2 | failed | 4 | 1.00 |" in text
 
 
 def test_names_what_there_is(speed, tmp_path, capsys):
