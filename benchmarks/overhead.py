@@ -14,32 +14,19 @@ the ratio of both times, with its 95 % interval (1,000 samples of the turns).
 """
 
 import argparse
+import importlib
 import json
 import pathlib
 import subprocess
 import sys
 
 import numpy as np
+from contestants import cases
+from contestants import worker
 
-# On waves both have XLA and several steps in each execution.
-_ON_WAVES = "steps_per_execution=50"
-CASES = {
-    **{
-        f"omniglot-{steps}-{order}": ("keras_meta", "by_hand")
-        for order in ("second", "first")
-        for steps in (1, 5)
-    },
-    "reptile": ("keras_meta", "by_hand"),
-    "prototypical": ("keras_meta", "by_hand"),
-    **{
-        f"sinusoids-{steps}-{order}": (
-            f"keras_meta {_ON_WAVES}",
-            f"by_hand {_ON_WAVES} jit_compile=true",
-        )
-        for order in ("second", "first")
-        for steps in (1, 5)
-    },
-}
+CASES = [
+    name for name, case in cases.CASES.items() if case["algorithm"] != "answer"
+]
 
 
 def parse():
@@ -47,7 +34,7 @@ def parse():
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--cases", default=list(CASES), nargs="+")
+    parser.add_argument("--cases", default=CASES, nargs="+")
     parser.add_argument("--turns", default=20, type=int)
     parser.add_argument("--seconds", default=3.0, type=float)
     parser.add_argument("--threads", default=2, type=int)
@@ -69,21 +56,25 @@ def parse():
     return arguments
 
 
-def measure(name, turns, seconds, threads, intra_op_threads):
+def contestants_of(case):
+    """Returns the names of both, as `speed.py` has them."""
+    if cases.is_image(case):
+        return "keras_meta", "by_hand"
+    several = "steps_per_execution=50"
+    return f"keras_meta {several}", f"by_hand {several} jit_compile=true"
+
+
+def measure(case, turns, seconds, threads, intra_op_threads):
     """Returns the milliseconds a step of both contestants in each turn."""
-    import importlib
-
-    import tensorflow  # noqa: F401
-    from contestants import cases
-    from contestants import worker
-
+    parsed = [worker.parse(name) for name in contestants_of(case)]
+    modules = [
+        importlib.import_module(f"contestants.{file}") for file, _ in parsed
+    ]
     worker.set_threads(threads, intra_op_threads or threads)
-    runners = []
-    for contestant in CASES[name]:
-        file, settings = worker.parse(contestant)
-        module = importlib.import_module(f"contestants.{file}")
-        made = module.make(cases.CASES[name], None, **settings)
-        runners.append(worker.Runner(made, False))
+    runners = [
+        worker.Runner(module.make(case, None, **settings), False)
+        for module, (_, settings) in zip(modules, parsed)
+    ]
     times = []
     for turn in range(turns):
         # Each goes first in half of the turns.
@@ -126,7 +117,7 @@ def main():
     arguments = parse()
     if arguments.one:
         times = measure(
-            arguments.one,
+            cases.CASES[arguments.one],
             arguments.turns,
             arguments.seconds,
             arguments.threads,
