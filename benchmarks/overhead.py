@@ -5,12 +5,15 @@ Description: Both in turns within one process, so that both meet the same
 Accelerator: None
 
     python benchmarks/overhead.py [--cases omniglot-1-second ...]
-        [--turns 20] [--seconds 3] [--intra-op-threads 1] [--output FOLDER]
+        [--contestants keras_meta by_hand] [--turns 20] [--seconds 3]
+        [--intra-op-threads 1] [--output FOLDER]
 
 `speed.py` has a process for each contestant, and rounds of seconds, between
 which a shared machine changes by more than what is sought here. Each case
-runs in a process of its own. What is reported is the median over the turns of
-the ratio of both times, with its 95 % interval (1,000 samples of the turns).
+runs in a process of its own, and a turn is one epoch of `--seconds`. What is
+reported is the median over the turns of the ratio of both times, with its
+95 % interval (1,000 samples of the turns). `--contestants` are two that are
+compared in place of those, named as for `speed.py`.
 """
 
 import argparse
@@ -21,6 +24,8 @@ import subprocess
 import sys
 
 import numpy as np
+from contestants import KINDS
+from contestants import PEERS
 from contestants import cases
 from contestants import worker
 
@@ -35,6 +40,7 @@ def parse():
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--cases", default=CASES, nargs="+")
+    parser.add_argument("--contestants", nargs=2)
     parser.add_argument("--turns", default=20, type=int)
     parser.add_argument("--seconds", default=3.0, type=float)
     parser.add_argument("--threads", default=2, type=int)
@@ -48,6 +54,13 @@ def parse():
             f"--cases must be among {', '.join(CASES)}. "
             f"Received: {', '.join(unknown)}."
         )
+    kinds = [kind for kind in KINDS if kind not in PEERS]
+    for name in arguments.contestants or ():
+        if name.split(" ")[0] not in kinds:
+            parser.error(
+                f"--contestants must begin with one of {', '.join(kinds)}. "
+                f"Received: {name!r}."
+            )
     if arguments.turns < 2 or arguments.seconds <= 0:
         parser.error(
             "--turns must be 2 or more, and --seconds positive. Received: "
@@ -58,21 +71,24 @@ def parse():
 
 def contestants_of(case):
     """Returns the names of both, as `speed.py` has them."""
+    if case["algorithm"] == "reptile":
+        # What `fit()` logs is no small part of this step.
+        return "keras_meta", "by_hand logs=true"
     if cases.is_image(case):
         return "keras_meta", "by_hand"
     several = "steps_per_execution=50"
     return f"keras_meta {several}", f"by_hand {several} jit_compile=true"
 
 
-def measure(case, turns, seconds, threads, intra_op_threads):
+def measure(case, names, turns, seconds, threads, intra_op_threads):
     """Returns the milliseconds a step of both contestants in each turn."""
-    parsed = [worker.parse(name) for name in contestants_of(case)]
+    parsed = [worker.parse(name) for name in names]
     modules = [
         importlib.import_module(f"contestants.{file}") for file, _ in parsed
     ]
     worker.set_threads(threads, intra_op_threads or threads)
     runners = [
-        worker.Runner(module.make(case, None, **settings), False)
+        worker.Runner(module.make(case, None, **settings), seconds)
         for module, (_, settings) in zip(modules, parsed)
     ]
     times = []
@@ -100,15 +116,15 @@ def summarize(times):
 
 def table(results):
     lines = [
-        "| case | keras_meta, ms a step | by hand, ms a step | ratio (95 %) |",
+        "| case | contestants | ms a step | ratio (95 %) |",
         "|---|---|---|---|",
     ]
     for result in results:
-        ours, by_hand = (f"{time:,.4g}" for time in result["milliseconds"])
+        times = ", ".join(f"{time:,.4g}" for time in result["milliseconds"])
         low, high = result["interval"]
         lines.append(
-            f"| {result['case']} | {ours} | {by_hand} "
-            f"| {result['ratio']:.3f} ({low:.3f} to {high:.3f}) |"
+            f"| {result['case']} | {', '.join(result['contestants'])} "
+            f"| {times} | {result['ratio']:.3f} ({low:.3f} to {high:.3f}) |"
         )
     return "\n".join(lines)
 
@@ -116,8 +132,10 @@ def table(results):
 def main():
     arguments = parse()
     if arguments.one:
+        case = cases.CASES[arguments.one]
         times = measure(
-            cases.CASES[arguments.one],
+            case,
+            arguments.contestants or contestants_of(case),
             arguments.turns,
             arguments.seconds,
             arguments.threads,
@@ -135,7 +153,15 @@ def main():
         if done.returncode:
             sys.exit(f"{name} failed with code {done.returncode}.")
         times = json.loads(done.stdout.splitlines()[-1])
-        results.append({"case": name, "times": times, **summarize(times)})
+        names = arguments.contestants or contestants_of(cases.CASES[name])
+        results.append(
+            {
+                "case": name,
+                "contestants": names,
+                "times": times,
+                **summarize(times),
+            }
+        )
     output = pathlib.Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
     report = {"arguments": vars(arguments), "results": results}

@@ -115,7 +115,7 @@ def map_tasks(function, tasks, mapping):
     return tf.map_fn(
         function,
         tasks,
-        parallel_iterations=_tasks_at_once(),
+        parallel_iterations=_tasks_at_once(tf.nest.flatten(tasks)[0].shape[0]),
         fn_output_signature=signature,
     )
 
@@ -170,12 +170,20 @@ def halves_are_faster(tasks, mapping):
     )
 
 
-def _tasks_at_once():
-    """Each takes memory of its own, and more than threads are no faster."""
+def _tasks_at_once(count):
+    """Each takes memory of its own, and more than threads are no faster.
+
+    Args:
+        count: Integer, the number of all tasks, or `None`.
+    """
     threads = tf.config.threading.get_inter_op_parallelism_threads()
     threads = threads or os.cpu_count() or 1
     # Where operations have one each, tasks are all that can fill them.
-    return threads if has_one_thread_each() else min(threads, 10)
+    if not has_one_thread_each():
+        return min(threads, 10)
+    # One would be left alone in the end, while other threads have nothing to
+    # do. So all that are left share the threads.
+    return threads + 1 if count and count % threads else threads
 
 
 def has_one_thread_each():

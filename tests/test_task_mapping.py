@@ -294,10 +294,19 @@ def test_one_by_one_traces_a_task_once_for_all_in_a_graph():
 
 
 @pytest.mark.parametrize(
-    "threads, intra_op_threads, expected", [(4, 4, 4), (16, 0, 10), (16, 1, 16)]
+    "threads, intra_op_threads, tasks, expected",
+    [
+        (4, 4, 5, 4),
+        (16, 0, 32, 10),
+        (16, 1, 32, 16),
+        # The last would be alone.
+        (2, 1, 5, 3),
+        (2, 1, 4, 2),
+        (2, 1, None, 2),
+    ],
 )
 def test_as_many_at_once_as_threads(
-    monkeypatch, threads, intra_op_threads, expected
+    monkeypatch, threads, intra_op_threads, tasks, expected
 ):
     threading = tf.config.threading
     for name, value in (("inter", threads), ("intra", intra_op_threads)):
@@ -312,7 +321,7 @@ def test_as_many_at_once_as_threads(
         return task_mapping.map_tasks(lambda task: task, x, "sequential")
 
     operations = in_graph.get_concrete_function(
-        tf.range(5)
+        tf.TensorSpec([tasks], tf.int32)
     ).graph.as_graph_def()
     (loop,) = [node for node in operations.node if "While" in node.op]
     assert loop.attr["parallel_iterations"].i == expected

@@ -18,8 +18,11 @@ from keras_meta import fused_normalization
 # That of Keras.
 EPSILON = 0.001
 
+# What `fit()` logs of Reptile, and a loop by hand need not compute.
+LOGS = ("loss", "support_loss_before", "loss_before", "support_loss_after")
 
-def make(case, folder, steps_per_execution=1, jit_compile=False):
+
+def make(case, folder, steps_per_execution=1, jit_compile=False, logs=False):
     if case["algorithm"] == "answer":
         return Answer(case, jit_compile)
     variables = [
@@ -27,6 +30,10 @@ def make(case, folder, steps_per_execution=1, jit_compile=False):
         for value in cases.weights(case)
     ]
     algorithm = ALGORITHMS[case["algorithm"]]
+    logged = None
+    if logs:
+        logged = tf.Variable(tf.zeros([len(LOGS)], variables[0].dtype))
+        algorithm = functools.partial(algorithm, logged=logged)
     moving = None
     if case["algorithm"] == "prototypical":
         zeros = tf.zeros([4, case["width"]], variables[0].dtype)
@@ -39,9 +46,12 @@ def make(case, folder, steps_per_execution=1, jit_compile=False):
             variable.assign_add(0.01 * (tf.stack(values) - variable))
         return loss, gradients
 
-    return Loop(
+    loop = Loop(
         case, variables, loss_and_gradients, steps_per_execution, jit_compile
     )
+    if logs:
+        loop.logged = logged
+    return loop
 
 
 def normalize(x, scale, offset, statistics=None):
@@ -140,7 +150,7 @@ def maml(case, weights, batch):
     return map_tasks(case, outer_gradient, weights, batch)
 
 
-def reptile(case, weights, batch):
+def reptile(case, weights, batch, logged=None):
     size = case["ways"] * case["shots"]
     drawn = case["inner_batch"]
     if drawn is not None:
@@ -149,17 +159,23 @@ def reptile(case, weights, batch):
         order = tf.argsort(keys)[:, :count]
         order = tf.reshape(order, [-1, case["inner_steps"], drawn])
         batch = {**batch, "order": order}
+    batch = {**batch, "number": tf.range(case["tasks"])}
     beta, rate = 0.999, case["inner_learning_rate"]
 
     def outer_gradient(task):
         current = weights
         squares = [tf.zeros_like(weight) for weight in weights]
+        losses = []
         for step in range(case["inner_steps"]):
             x, y = task["support_x"], task["support_y"]
             if drawn is not None:
                 x = tf.gather(x, task["order"][step])
                 y = tf.gather(y, task["order"][step])
-            loss, gradients = gradient_of(case, current, x, y)
+            with tf.GradientTape() as tape:
+                tape.watch(current)
+                logits, statistics = conv4(current, x)
+                losses.append(cross_entropy(y, logits))
+            gradients = tape.gradient(losses[-1], current)
             squares = [
                 square + (1 - beta) * (tf.square(gradient) - square)
                 for square, gradient in zip(squares, gradients)
@@ -169,9 +185,34 @@ def reptile(case, weights, batch):
                 weight - scaled * gradient / (tf.sqrt(square) + 1e-7)
                 for weight, gradient, square in zip(current, gradients, squares)
             ]
-        return loss, [old - new for old, new in zip(weights, current)]
+        moved = [old - new for old, new in zip(weights, current)]
+        if logged is None:
+            return losses[-1], moved
+        answers, _ = conv4(current, task["query_x"], statistics)
+        # One task alone is observed, as in `fit()`.
+        observed = tf.cond(
+            task["number"] == 0,
+            lambda: observe(task, x, y, current),
+            lambda: tf.zeros([2], losses[0].dtype),
+        )
+        logs = cross_entropy(task["query_y"], answers), losses[0]
+        return tf.concat([logs, case["tasks"] * observed], 0), moved
 
-    return map_tasks(case, outer_gradient, weights, batch)
+    def observe(task, x, y, adapted):
+        _, statistics = conv4(weights, x)
+        before, _ = conv4(weights, task["query_x"], statistics)
+        return tf.stack(
+            [
+                cross_entropy(task["query_y"], before),
+                loss_of(case, adapted, x, y),
+            ]
+        )
+
+    loss, gradients, _ = map_tasks(case, outer_gradient, weights, batch)
+    if logged is not None:
+        logged.assign(loss)
+        loss = loss[0]
+    return loss, gradients, ()
 
 
 def prototypical(case, weights, batch):

@@ -70,10 +70,11 @@ def peak_memory():
 
 
 class Runner:
-    def __init__(self, contestant, is_answer):
+    """Runs a contestant in blocks of about `block_seconds`, or of one step."""
+
+    def __init__(self, contestant, block_seconds):
         self.contestant = contestant
-        # An answer is measured one by one, for the slowest of them count.
-        self.block_seconds = 0.0 if is_answer else BLOCK_SECONDS
+        self.block_seconds = block_seconds
         # The second step may still set things up; it is not measured.
         self.steps = contestant.granularity
         self.measure()
@@ -126,9 +127,10 @@ def main():
         operations=getattr(contestant, "operations", None),
     )
     runner = None
+    # An answer is measured one by one, for the slowest of them count.
+    block = 0.0 if case["algorithm"] == "answer" else BLOCK_SECONDS
     for line in sys.stdin:
-        is_answer = case["algorithm"] == "answer"
-        runner = runner or Runner(contestant, is_answer)
+        runner = runner or Runner(contestant, block)
         times = runner.run(json.loads(line)["seconds"])
         answer(times=times, peak_memory=peak_memory())
 

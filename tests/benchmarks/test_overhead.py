@@ -30,6 +30,7 @@ def test_both_run_in_turns(tmp_path):
     times = np.array(result["times"])
     assert times.shape == (2, 2)
     assert np.all(times > 0)
+    assert result["contestants"][0] == "keras_meta steps_per_execution=50"
     assert result["ratio"] == pytest.approx(np.mean(times[:, 0] / times[:, 1]))
     low, high = result["interval"]
     assert low <= result["ratio"] <= high
@@ -42,6 +43,12 @@ def test_cases_that_are_not_there():
     done = run("--cases", "omniglot")
     assert done.returncode == 2
     assert "Received: omniglot." in done.stderr
+
+
+def test_contestants_of_another_library():
+    done = run("--contestants", "keras_meta", "torch_loop compiled=true")
+    assert done.returncode == 2
+    assert "Received: 'torch_loop compiled=true'." in done.stderr
 
 
 def test_too_few_turns():

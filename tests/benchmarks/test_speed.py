@@ -108,6 +108,19 @@ def test_contestants_agree(speed, tmp_path, name):
         assert error < 1e-9, contestant
 
 
+def test_reptile_by_hand_computes_what_fit_logs(speed, tmp_path):
+    case = small("reptile")
+    by_hand = made("by_hand logs=true", case, tmp_path)
+    without = made("by_hand", case, tmp_path)
+    assert speed.error_of(case, by_hand.check(), without.check()) < 1e-9
+    ours = made("keras_meta", case, tmp_path)
+    logs = ours.model.fit(ours.first, verbose=0).history
+    from contestants import by_hand as file
+
+    expected = [logs[name][0] for name in file.LOGS]
+    np.testing.assert_allclose(by_hand.logged, expected, rtol=1e-9)
+
+
 # What `PEERS_PYTHON` runs: the check of each pair of a case and a contestant.
 PEER_CHECKS = """
 import json, sys
