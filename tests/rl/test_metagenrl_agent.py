@@ -292,6 +292,7 @@ class TestMetaGenRLAgent:
         assert np.isfinite(info.loss)
         assert shared.objective is agent.objective
 
+    @pytest.mark.slow
     def test_environments_of_gymnasium_will_do(self):
         lines = pytest.importorskip("tests.gymnasium_environments")
         with environments.GymnasiumTasks(
