@@ -133,15 +133,16 @@ def main():
     arguments = parse()
     if arguments.one:
         case = cases.CASES[arguments.one]
+        names = arguments.contestants or contestants_of(case)
         times = measure(
             case,
-            arguments.contestants or contestants_of(case),
+            names,
             arguments.turns,
             arguments.seconds,
             arguments.threads,
             arguments.intra_op_threads,
         )
-        print(json.dumps(times))
+        print(json.dumps({"contestants": names, "times": times}))
         return
     results = []
     for name in arguments.cases:
@@ -152,16 +153,8 @@ def main():
         )
         if done.returncode:
             sys.exit(f"{name} failed with code {done.returncode}.")
-        times = json.loads(done.stdout.splitlines()[-1])
-        names = arguments.contestants or contestants_of(cases.CASES[name])
-        results.append(
-            {
-                "case": name,
-                "contestants": names,
-                "times": times,
-                **summarize(times),
-            }
-        )
+        found = json.loads(done.stdout.splitlines()[-1])
+        results.append({"case": name, **found, **summarize(found["times"])})
     output = pathlib.Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
     report = {"arguments": vars(arguments), "results": results}

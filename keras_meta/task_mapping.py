@@ -89,13 +89,13 @@ def map_tasks(function, tasks, mapping):
     Returns:
         What `function` returned, stacked along a leading axis of tasks.
     """
-    if tf.nest.flatten(tasks)[0].shape[0] == 1:
+    count = tf.nest.flatten(tasks)[0].shape[0]
+    if count == 1:
         return _run_one(function, tasks)
     if mapping == "vectorized":
         return tf.vectorized_map(function, tasks)
     if tf.executing_eagerly():
         # A Python loop, so that a debugger can step through.
-        count = tf.nest.flatten(tasks)[0].shape[0]
         results = [
             function(tf.nest.map_structure(lambda leaf: leaf[index], tasks))
             for index in range(count)
@@ -115,7 +115,7 @@ def map_tasks(function, tasks, mapping):
     return tf.map_fn(
         function,
         tasks,
-        parallel_iterations=_tasks_at_once(tf.nest.flatten(tasks)[0].shape[0]),
+        parallel_iterations=_tasks_at_once(count),
         fn_output_signature=signature,
     )
 

@@ -49,8 +49,7 @@ def make(case, folder, steps_per_execution=1, jit_compile=False, logs=False):
     loop = Loop(
         case, variables, loss_and_gradients, steps_per_execution, jit_compile
     )
-    if logs:
-        loop.logged = logged
+    loop.logged = logged
     return loop
 
 
@@ -159,7 +158,8 @@ def reptile(case, weights, batch, logged=None):
         order = tf.argsort(keys)[:, :count]
         order = tf.reshape(order, [-1, case["inner_steps"], drawn])
         batch = {**batch, "order": order}
-    batch = {**batch, "number": tf.range(case["tasks"])}
+    if logged is not None:
+        batch = {**batch, "number": tf.range(case["tasks"])}
     beta, rate = 0.999, case["inner_learning_rate"]
 
     def outer_gradient(task):
